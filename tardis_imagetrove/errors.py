@@ -1,0 +1,23 @@
+"""The two families of errors: those that a retry can mend, and those that need a person."""
+
+from __future__ import annotations
+
+
+class ImageTroveError(Exception):
+    """Base of this package's own errors; its text is shown to operators as it is."""
+
+
+class RetriableError(ImageTroveError):
+    """Something outside is away (disk, storage box, broker, database).
+
+    The series or the filter run keeps its place, its state says why, and the watcher tries
+    it again, waiting longer each time.
+    """
+
+
+class PermanentError(ImageTroveError):
+    """Trying again with the same input and configuration would fail in the same way.
+
+    The series or the filter run stops at once, keeps its data and says why; it goes on when
+    its input or the configuration changes, or when somebody asks for it.
+    """
