@@ -1,0 +1,14 @@
+"""How the app enters MyTARDIS: by its package name in ``INSTALLED_APPS``."""
+
+from tardis.app_config import AbstractTardisAppConfig
+
+
+class ImageTroveConfig(AbstractTardisAppConfig):
+    # Without `default`, MyTARDIS would not see the package name and would mount neither URLs nor API.
+    default = True
+    name = "tardis_imagetrove"
+    verbose_name = "ImageTrove"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks  # noqa: F401

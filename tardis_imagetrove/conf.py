@@ -1,0 +1,69 @@
+"""The one setting, ``IMAGETROVE``: defaults by role, and access that follows overridden settings."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+
+DEFAULTS: dict[str, Any] = {
+    # Receiving. The folder where files wait from their C-STORE until they are archived. It has no
+    # default: it must be on a disk that outlives a reboot, and large enough for a day of scans.
+    "SPOOL": None,
+    # MiB of that disk that receiving leaves free; below it, senders are told "out of resources".
+    "SPOOL_RESERVE_MIB": 512,
+    # Seconds without a new instance after which a series counts as complete; an instrument may
+    # have its own. DICOM itself has no "series complete".
+    "QUIET_SECONDS": 60,
+    # Converting. The folder where filters unpack and convert; None is the system's temporary one.
+    "SCRATCH": None,
+    # The filters a site has, as dotted paths of subclasses of tardis_imagetrove.filters.base.Filter.
+    "FILTERS": [
+        "tardis_imagetrove.filters.nifti.NiftiFilter",
+        "tardis_imagetrove.filters.minc.MincFilter",
+        "tardis_imagetrove.filters.picture.PictureFilter",
+        "tardis_imagetrove.filters.metadata.MetadataFilter",
+    ],
+    # Going on after trouble. Seconds without a sign of life after which a task is taken for dead
+    # and given to another worker.
+    "STALL_SECONDS": 60,
+    # Seconds to the first retry of what waits (storage box, broker, database away); doubled each time …
+    "RETRY_SECONDS": 30,
+    # … up to this many.
+    "RETRY_SECONDS_MAX": 3600,
+}
+
+
+class Settings:
+    """Attribute access to ``IMAGETROVE`` over :data:`DEFAULTS`; reads Django's settings each time."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in DEFAULTS:
+            raise AttributeError(f"IMAGETROVE has no setting {name!r}")
+        return self.given().get(name, DEFAULTS[name])
+
+    @staticmethod
+    def given() -> dict[str, Any]:
+        """What the site has set."""
+        return getattr(django_settings, "IMAGETROVE", None) or {}
+
+    @property
+    def spool_path(self) -> Path:
+        """The spool's folder.
+
+        Raises:
+            ImproperlyConfigured: ``IMAGETROVE['SPOOL']`` is not set.
+        """
+        if not self.SPOOL:
+            raise ImproperlyConfigured("IMAGETROVE['SPOOL'] is not set: name the folder that receives files")
+        return Path(self.SPOOL)
+
+    @property
+    def scratch_path(self) -> Path:
+        return Path(self.SCRATCH or tempfile.gettempdir())
+
+
+settings = Settings()

@@ -1,0 +1,105 @@
+"""DICOM headers: how a configuration names a field, and what a file says in it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pydicom
+from pydicom.datadict import keyword_dict, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
+
+from .errors import PermanentError
+
+_TAG = re.compile(r"\(?\s*([0-9A-Fa-f]{4})\s*,?\s*([0-9A-Fa-f]{4})\s*\)?\Z")
+
+#: What every series is looked at for, whatever an instrument's configuration names.
+SERIES_FIELDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "InstanceNumber",
+    "Modality",
+    "InstitutionName",
+    "SpecificCharacterSet",
+)
+
+
+class UnknownField(PermanentError):
+    """A configuration names a field that is neither a DICOM keyword nor a tag."""
+
+
+class UnreadableFile(PermanentError):
+    """A file that is no DICOM, or is damaged; the text names it."""
+
+
+def parse_field(text: str) -> BaseTag:
+    """The tag of a field: a DICOM keyword (PS3.6), or a tag such as ``(0019,100a)``.
+
+    Raises:
+        UnknownField: neither.
+    """
+    name = text.strip()
+    tag = tag_for_keyword(name)
+    if tag is not None:
+        return Tag(tag)
+    if match := _TAG.match(name):
+        return Tag(int(match[1], 16), int(match[2], 16))
+    near = [word for word in keyword_dict if name and word.lower() == name.lower().replace(" ", "")]
+    hint = f"; did you mean {near[0]}?" if near else "; use a DICOM keyword, or a tag as (0019,100a)"
+    raise UnknownField(f"{text!r} is not a DICOM field{hint}")
+
+
+def field_text(header: Dataset, field: str) -> str:
+    """A field's value as text, without padding; empty when it is absent or empty.
+
+    Several values are joined by a backslash, as DICOM itself writes them.
+    """
+    element = header.get(parse_field(field))
+    if element is None or element.value is None:
+        return ""
+    value = element.value
+    values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
+    return "\\".join(_one_text(item) for item in values).strip()
+
+
+def _one_text(value: object) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    # Components that are empty at the end of a person's name say nothing (PS3.5 section 6.2).
+    return text.strip(" \0\r\n\t").rstrip("^")
+
+
+def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
+    """A file's attributes without its pixels, only ``fields`` if they are named.
+
+    Raises:
+        UnreadableFile: no DICOM file, or damaged.
+        OSError: the file cannot be read.
+    """
+    tags = None if fields is None else [parse_field(name) for name in {*SERIES_FIELDS, *fields}]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            for element in header:  # decodes now, so that what is damaged is found here
+                element.value  # noqa: B018
+            if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
+                raise UnreadableFile(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
+    except OSError:
+        raise
+    except InvalidDicomError as error:
+        raise UnreadableFile(f"{path.name}: not a DICOM file ({error})") from error
+    except UnreadableFile:
+        raise
+    except Exception as error:  # pydicom raises whatever its parsing stumbles over
+        raise UnreadableFile(f"{path.name}: damaged ({type(error).__name__}: {error})") from error
+    return header

@@ -1,0 +1,316 @@
+"""What the app keeps: instruments' configuration, received series and their ledger, and runs of filters."""
+
+from __future__ import annotations
+
+import re
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from .dicom import parse_field
+from .errors import PermanentError
+
+
+class InstrumentConfiguration(models.Model):
+    """How series of one instrument are recognised, titled, owned and converted."""
+
+    name = models.CharField(max_length=100, unique=True)
+    enabled = models.BooleanField(default=True)
+
+    instrument = models.JSONField(
+        help_text="Name/value pairs that must all hold for a series to be this instrument's: "
+        '[["Manufacturer", "SIEMENS"], ["ManufacturerModelName", "Skyra"]].'
+    )
+    experiment_title = models.JSONField(
+        help_text='DICOM fields whose values, joined by "/", make the experiment\'s title: ["PatientID"].'
+    )
+    dataset_title = models.JSONField(
+        help_text='DICOM fields whose values, joined by "/", make the dataset\'s title: ["SeriesDescription"].'
+    )
+
+    default_institution_name = models.CharField(max_length=400, blank=True)
+    default_institutional_department_name = models.CharField(max_length=400, blank=True)
+    default_institutional_address = models.CharField(max_length=400, blank=True)
+    default_operators = models.JSONField(
+        default=list, blank=True, help_text='Names or mail addresses: ["operator.one@example.edu"].'
+    )
+
+    schema_experiment = models.URLField(max_length=255, help_text="Namespace of the experiments' schema.")
+    schema_dataset = models.URLField(max_length=255, help_text="Namespace of the datasets' schema.")
+    schema_file = models.URLField(max_length=255, help_text="Namespace of the files' schema.")
+
+    mytardis_instrument = models.ForeignKey(
+        "tardis_portal.Instrument",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The MyTARDIS instrument, and by it the facility, that datasets are listed under.",
+    )
+    owner = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Owns every experiment made from this instrument's series.",
+    )
+    storage_box = models.ForeignKey(
+        "tardis_portal.StorageBox",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Where files are kept; empty is MyTARDIS's default box.",
+    )
+
+    project_field = models.CharField(
+        max_length=64, blank=True, help_text="The DICOM field that names the project: ReferringPhysicianName."
+    )
+    project_pattern = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text=r"Regular expression of the project's number in that field: \d{5}. "
+        "Digits next to the match are never cut off: 123456 is not project 12345.",
+    )
+    project_group = models.CharField(
+        max_length=100, default="Project {}", help_text="Name of the group that may read; {} is the number."
+    )
+
+    quiet_seconds = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Seconds without a new instance that complete a series; empty is the site's setting.",
+    )
+    filters = models.JSONField(
+        default=list, blank=True, help_text='Names of the conversion filters to run; empty is all: ["nifti"].'
+    )
+    identifying_metadata = models.BooleanField(
+        default=False,
+        help_text="Also put identifying attributes (the patient's name and ID) into parameter sets.",
+    )
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        problems: dict[str, list[str]] = {}
+
+        def problem(field: str, text: str) -> None:
+            problems.setdefault(field, []).append(text)
+
+        pairs = self.instrument
+        if not isinstance(pairs, list) or not pairs:
+            problem("instrument", "Give at least one name/value pair.")
+        else:
+            for pair in pairs:
+                if (
+                    not isinstance(pair, (list, tuple))
+                    or len(pair) != 2
+                    or not all(isinstance(x, str) for x in pair)
+                ):
+                    problem("instrument", f"{pair!r} is not a pair of a DICOM field and a value.")
+                else:
+                    self._check_field("instrument", pair[0], problem)
+        for name in ("experiment_title", "dataset_title"):
+            fields = getattr(self, name)
+            if not isinstance(fields, list) or not fields or not all(isinstance(x, str) for x in fields):
+                problem(name, "Give a list of at least one DICOM field.")
+            else:
+                for field in fields:
+                    self._check_field(name, field, problem)
+        for name in ("default_operators", "filters"):
+            values = getattr(self, name)
+            if not isinstance(values, list) or not all(isinstance(x, str) for x in values):
+                problem(name, "Give a list of names.")
+        if bool(self.project_field) != bool(self.project_pattern):
+            problem("project_pattern", "A project rule needs both a field and a pattern.")
+        if self.project_field:
+            self._check_field("project_field", self.project_field, problem)
+        try:
+            re.compile(self.project_pattern)
+        except re.error as error:
+            problem("project_pattern", f"Not a regular expression: {error}.")
+        try:
+            if self.project_group.format("1") == self.project_group:
+                problem("project_group", "Needs {} where the project's number goes.")
+        except (IndexError, KeyError, ValueError):
+            problem("project_group", "Needs one {} where the project's number goes, and no other braces.")
+        if problems:
+            raise ValidationError(problems)
+
+    @staticmethod
+    def _check_field(name: str, field: str, problem) -> None:  # noqa: ANN001
+        try:
+            parse_field(field)
+        except PermanentError as error:
+            problem(name, f"{error}.")
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        # A wrong field name would hold every series of the instrument: refuse it from scripts as well.
+        self.full_clean()
+        super().save(*args, **kwargs)
+
+
+class ExperimentKey(models.Model):
+    """What identifies an experiment to ingest, whatever its title is edited to later."""
+
+    key = models.CharField(max_length=64, unique=True, help_text="Digest of owner, project and title fields.")
+    experiment = models.ForeignKey("tardis_portal.Experiment", on_delete=models.CASCADE, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.key[:12]} → experiment {self.experiment_id}"
+
+
+class DatasetKey(models.Model):
+    """What identifies a dataset to ingest, whatever its title is edited to later."""
+
+    key = models.CharField(max_length=64, unique=True, help_text="Digest of experiment and title fields.")
+    experiment_key = models.ForeignKey(ExperimentKey, on_delete=models.CASCADE)
+    dataset = models.ForeignKey("tardis_portal.Dataset", on_delete=models.CASCADE, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.key[:12]} → dataset {self.dataset_id}"
+
+
+class Series(models.Model):
+    """A series that was received, where it went, and how it stands."""
+
+    class State(models.TextChoices):
+        RECEIVING = "receiving", "Receiving"
+        INGESTING = "ingesting", "Ingesting"
+        WAITING = "waiting", "Waiting to be tried again"
+        HELD = "held", "Held for a person to look at"
+        CONVERTING = "converting", "Archived, converting"
+        DONE = "done", "Done"
+        PARTIAL = "partial", "Archived, converted in part"
+
+    series_uid = models.CharField("SeriesInstanceUID", max_length=64, unique=True)
+    study_uid = models.CharField("StudyInstanceUID", max_length=64, blank=True)
+    description = models.CharField(max_length=255, blank=True)
+    modality = models.CharField(max_length=16, blank=True)
+    configuration = models.ForeignKey(
+        InstrumentConfiguration, null=True, blank=True, on_delete=models.SET_NULL
+    )
+    state = models.CharField(max_length=16, choices=State.choices, default=State.RECEIVING, db_index=True)
+    reason = models.TextField(blank=True, help_text="Why the series stands as it does.")
+    left_out = models.TextField(
+        blank=True, help_text="Files that stay in the spool because they cannot be read."
+    )
+    dataset_key = models.ForeignKey(DatasetKey, null=True, blank=True, on_delete=models.SET_NULL)
+    directory = models.CharField(
+        max_length=255, blank=True, help_text="The series' own directory in its dataset."
+    )
+    created = models.DateTimeField(auto_now_add=True)
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("-modified",)
+        verbose_name_plural = "series"
+        constraints = [
+            models.UniqueConstraint(
+                fields=("dataset_key", "directory"), name="imagetrove_one_series_a_directory"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.description or self.series_uid
+
+
+class Archive(models.Model):
+    """One version of a series' DICOM archive, kept as a DataFile."""
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="archives")
+    version = models.PositiveIntegerField()
+    datafile = models.OneToOneField("tardis_portal.DataFile", on_delete=models.CASCADE, related_name="+")
+    sha512 = models.CharField(max_length=128)
+    instance_count = models.PositiveIntegerField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("series", "-version")
+        constraints = [
+            models.UniqueConstraint(fields=("series", "version"), name="imagetrove_archive_versions")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.series} v{self.version}"
+
+
+class Instance(models.Model):
+    """The ledger: one acknowledged DICOM instance, and the archive that holds it byte for byte."""
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="instances")
+    archive = models.ForeignKey(Archive, on_delete=models.CASCADE, related_name="instances")
+    sop_instance_uid = models.CharField("SOPInstanceUID", max_length=64, db_index=True)
+    sop_class_uid = models.CharField("SOPClassUID", max_length=64)
+    size = models.BigIntegerField(help_text="Bytes.")
+    sha256 = models.CharField(max_length=64)
+    member = models.CharField(max_length=400, help_text="Its name in the archive.")
+    conflict = models.BooleanField(
+        default=False, help_text="Another file has the same SOPInstanceUID and other bytes; both are kept."
+    )
+
+    class Meta:
+        ordering = ("series", "member")
+        constraints = [
+            models.UniqueConstraint(
+                fields=("series", "sop_instance_uid", "sha256"), name="imagetrove_instance_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.sop_instance_uid
+
+
+class FilterRun(models.Model):
+    """One filter on one archive: what it made, or why it did not."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        RUNNING = "running", "Running"
+        WAITING = "waiting", "Waiting to be tried again"
+        DONE = "done", "Done"
+        PARTIAL = "partial", "Done in part"
+        SKIPPED = "skipped", "Nothing to make"
+        FAILED = "failed", "Failed"
+
+    UNFINISHED = (State.QUEUED, State.RUNNING, State.WAITING)
+
+    archive = models.ForeignKey(Archive, on_delete=models.CASCADE, related_name="runs")
+    filter = models.CharField(max_length=64)
+    filter_version = models.CharField(max_length=64, blank=True)
+    converter = models.CharField(max_length=200, blank=True)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED, db_index=True)
+    reason = models.TextField(blank=True, help_text="Why it failed, waits or is partial.")
+    attempts = models.PositiveIntegerField(default=0)
+    # Counted up while a worker is alive; compared for change only, so no clock can mislead.
+    beat = models.BigIntegerField(default=0)
+    seconds = models.FloatField(null=True, blank=True)
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("archive", "filter")
+        constraints = [
+            models.UniqueConstraint(fields=("archive", "filter"), name="imagetrove_filter_once_an_archive")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.filter} of {self.archive}"
+
+
+class FilterOutput(models.Model):
+    """A DataFile that a filter run made."""
+
+    run = models.ForeignKey(FilterRun, on_delete=models.CASCADE, related_name="outputs")
+    datafile = models.OneToOneField("tardis_portal.DataFile", on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=32)
+
+    class Meta:
+        ordering = ("run", "kind", "datafile")
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.run}"
