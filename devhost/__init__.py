@@ -1,0 +1,1 @@
+"""The embedded host: a small Django project that stands in for MyTARDIS on a developer's machine."""

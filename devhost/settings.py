@@ -1,0 +1,216 @@
+"""Settings of the embedded host: SQLite, a broker without a server, and all its state under one folder.
+
+Environment: DEVHOST_STATE (folder of everything that is written; default `.demo/` in the repository),
+DEVHOST_DB=postgresql with the usual PG* variables, DEVHOST_BROKER (URL of another Celery broker).
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+from kombu import Exchange, Queue
+
+DEVHOST_DIR = Path(__file__).resolve().parent
+REPOSITORY = DEVHOST_DIR.parent
+for _folder in (str(REPOSITORY), str(DEVHOST_DIR)):
+    if _folder not in sys.path:
+        sys.path.insert(0, _folder)
+
+
+def _folder_of_state():
+    """The folder of all state; a test run has one of its own, which its child processes share."""
+    named = os.environ.get("DEVHOST_STATE")
+    if named:
+        return Path(named).resolve()
+    if "PYTEST_VERSION" in os.environ:
+        made = Path(tempfile.mkdtemp(prefix="devhost-"))
+        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        os.environ["DEVHOST_STATE"] = str(made)
+        return made
+    return REPOSITORY / ".demo"
+
+
+STATE = _folder_of_state()
+
+
+def _in_state(*parts):
+    folder = STATE.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+SECRET_KEY = "embedded-host-for-development-only-never-for-real-data"
+DEBUG = os.environ.get("DEVHOST_DEBUG", "1") != "0"
+ALLOWED_HOSTS = ["*"]
+INTERNAL_IPS = ("127.0.0.1",)
+SITE_ID = 1
+SITE_TITLE = "MyTardis (embedded host)"
+DEFAULT_INSTITUTION = "Monash University"
+SUPPORT_EMAIL = "support@example.com"
+
+TARDIS_APP_ROOT = "tardis.apps"
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.sites",
+    "django.contrib.staticfiles",
+    "django.contrib.admin",
+    "django.contrib.humanize",
+    "tastypie",
+    "tardis.tardis_portal",
+]
+if not os.environ.get("DEVHOST_WITHOUT_APP"):
+    INSTALLED_APPS.append("tardis_imagetrove")
+
+MIDDLEWARE = [
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+ROOT_URLCONF = "tardis.urls"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.static",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "django.template.context_processors.debug",
+                "tardis.tardis_portal.context_processors.global_contexts",
+                "tardis.tardis_portal.context_processors.user_menu_processor",
+            ],
+        },
+    }
+]
+
+if os.environ.get("DEVHOST_DB", "sqlite") == "postgresql":
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": os.environ.get("PGDATABASE", "devhost"),
+            "USER": os.environ.get("PGUSER", ""),
+            "PASSWORD": os.environ.get("PGPASSWORD", ""),
+            "HOST": os.environ.get("PGHOST", ""),
+            "PORT": os.environ.get("PGPORT", ""),
+        }
+    }
+else:
+    # The web server, the workers and the receiver write to one file: the backend waits instead of failing.
+    DATABASES = {
+        "default": {
+            "ENGINE": "tardis.sqlite_shared",
+            "NAME": str(Path(_in_state()) / "db.sqlite3"),
+            "OPTIONS": {"timeout": 30},
+        }
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": _in_state("cache"),
+    },
+}
+
+USE_TZ = True
+TIME_ZONE = "Australia/Melbourne"
+IS_DST = True
+LANGUAGE_CODE = "en-us"
+USE_I18N = True
+USE_L10N = True
+STATIC_URL = "/static/"
+STATIC_ROOT = str(STATE / "static")
+MEDIA_URL = ""
+
+# Storage
+DEFAULT_STORAGE_BASE_DIR = _in_state("store")
+FILE_STORE_PATH = DEFAULT_STORAGE_BASE_DIR
+MEDIA_ROOT = DEFAULT_STORAGE_BASE_DIR
+METADATA_STORE_PATH = _in_state("metadata")
+DEFAULT_FILE_STORAGE = "tardis.tardis_portal.storage.MyTardisLocalFileSystemStorage"
+REQUIRE_DATAFILE_CHECKSUMS = True
+REQUIRE_DATAFILE_SIZES = True
+COMPUTE_MD5 = True
+COMPUTE_SHA512 = False
+REUSE_DATASET_STORAGE_BOX = True
+
+# Sign-in
+AUTH_PROVIDERS = (("localdb", "Local DB", "tardis.tardis_portal.auth.localdb_auth.DjangoAuthBackend"),)
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "tardis.tardis_portal.auth.authorisation.ACLAwareBackend",
+]
+NEW_USER_INITIAL_GROUPS = []
+AUTOGENERATE_API_KEY = False
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/"
+RAPID_CONNECT_ENABLED = False
+RAPID_CONNECT_CONFIG = {
+    "secret": "CHANGE_ME",
+    "authnrequest_url": "",
+    "iss": "https://rapid.test.aaf.edu.au",
+    "aud": "https://example.com/rc/",
+}
+
+# Pages an app may replace
+INDEX_VIEWS = {}
+LOGIN_VIEWS = {}
+DATASET_VIEWS = []
+EXPERIMENT_VIEWS = []
+USER_MENU_MODIFIERS = []
+RENDER_IMAGE_SIZE_LIMIT = 0
+RENDER_IMAGE_DATASET_SIZE_LIMIT = 0
+MAX_IMAGES_IN_CAROUSEL = 100
+SHOW_DATASET_THUMBNAILS = True
+DATASET_ORDERING = "description"
+DEFAULT_ARCHIVE_FORMATS = ["tar"]
+
+# Celery
+if os.environ.get("DEVHOST_BROKER"):
+    CELERY_BROKER_URL = os.environ["DEVHOST_BROKER"]
+else:
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": _in_state("broker", "queue"),
+        "data_folder_out": _in_state("broker", "queue"),
+        "control_folder": _in_state("broker", "control"),
+        "processed_folder": _in_state("broker", "processed"),
+        "store_processed": False,
+    }
+CELERY_RESULT_BACKEND = "file://" + _in_state("broker", "results")
+CELERY_IMPORTS = ("tardis.tardis_portal.tasks",)
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+MAX_TASK_PRIORITY = 10
+DEFAULT_TASK_PRIORITY = 5
+CELERY_TASK_DEFAULT_QUEUE = "celery"
+CELERY_TASK_QUEUES = (
+    Queue(
+        "celery",
+        Exchange("celery"),
+        routing_key="celery",
+        queue_arguments={"x-max-priority": MAX_TASK_PRIORITY},
+    ),
+)
+CELERY_BEAT_SCHEDULE = {
+    "verify-files": {
+        "task": "tardis_portal.verify_dfos",
+        "schedule": timedelta(seconds=300),
+        "kwargs": {"priority": DEFAULT_TASK_PRIORITY},
+    },
+}
+CELERY_BEAT_SCHEDULE_FILENAME = str(STATE / "celerybeat-schedule")
+
+# The app under development
+IMAGETROVE = {"SPOOL": _in_state("spool")}

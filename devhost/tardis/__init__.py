@@ -1,0 +1,1 @@
+"""The part of MyTARDIS' package that an app touches, under the same names."""
