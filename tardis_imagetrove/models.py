@@ -96,6 +96,11 @@ class InstrumentConfiguration(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def save(self, *args: object, **kwargs: object) -> None:
+        # A wrong field name would hold every series of the instrument: refuse it from scripts as well.
+        self.full_clean()
+        super().save(*args, **kwargs)
+
     def clean(self) -> None:
         problems: dict[str, list[str]] = {}
 
@@ -149,11 +154,6 @@ class InstrumentConfiguration(models.Model):
         except PermanentError as error:
             problem(name, f"{error}.")
 
-    def save(self, *args: object, **kwargs: object) -> None:
-        # A wrong field name would hold every series of the instrument: refuse it from scripts as well.
-        self.full_clean()
-        super().save(*args, **kwargs)
-
 
 class ExperimentKey(models.Model):
     """What identifies an experiment to ingest, whatever its title is edited to later."""
@@ -199,6 +199,9 @@ class Series(models.Model):
     reason = models.TextField(blank=True, help_text="Why the series stands as it does.")
     left_out = models.TextField(
         blank=True, help_text="Files that stay in the spool because they cannot be read."
+    )
+    project = models.CharField(
+        max_length=100, blank=True, help_text="The group that the project rule named; its members may see it."
     )
     dataset_key = models.ForeignKey(DatasetKey, null=True, blank=True, on_delete=models.SET_NULL)
     directory = models.CharField(

@@ -223,7 +223,7 @@ class Spool:
                 return
             # The name may have been removed by the former holder while we waited.
             try:
-                current = os.stat(path).st_ino == os.fstat(descriptor).st_ino
+                current = path.stat().st_ino == os.fstat(descriptor).st_ino
             except FileNotFoundError:
                 current = False
             if not current:

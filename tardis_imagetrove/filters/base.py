@@ -4,39 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import Enum
 from pathlib import Path
 
-
-class Level(str, Enum):
-    """Where in MyTARDIS a parameter set belongs."""
-
-    EXPERIMENT = "experiment"
-    DATASET = "dataset"
-    DATAFILE = "datafile"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One named value with its unit.
-
-    ``value`` decides MyTARDIS's type: numbers become NUMERIC, an aware ``datetime`` DATETIME,
-    a ``str`` STRING (LONGSTRING when it is longer than a line).
-    """
-
-    name: str
-    value: float | int | str | datetime
-    units: str = ""
-    full_name: str = ""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of one level, under the instrument's schema of that level."""
-
-    level: Level
-    values: tuple[Parameter, ...]
+from ..parameters import Parameters
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,245 @@
+"""Metadata: the parameter sets of experiment, dataset and file, from the DICOM headers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from django.utils.timezone import get_current_timezone
+from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from ..dicom import field_text, parse_field, read_header
+from ..errors import PermanentError
+from ..parameters import Level, Parameter, Parameters
+from .base import DicomSeries, Filter, FilterResult
+
+#: Numbers of the acquisition and their units: DICOM keyword → unit (PS3.3 C.7.6, C.8.2.1, C.8.3.1, C.8.9).
+NUMBERS = {
+    "Rows": "",
+    "Columns": "",
+    "NumberOfFrames": "",
+    "SliceThickness": "mm",
+    "SpacingBetweenSlices": "mm",
+    "RepetitionTime": "ms",
+    "EchoTime": "ms",
+    "EffectiveEchoTime": "ms",
+    "InversionTime": "ms",
+    "FlipAngle": "deg",
+    "EchoTrainLength": "",
+    "NumberOfAverages": "",
+    "PixelBandwidth": "Hz/pixel",
+    "MagneticFieldStrength": "T",
+    "ImagingFrequency": "MHz",
+    "TransmitterFrequency": "MHz",
+    "DiffusionBValue": "s/mm^2",
+    "SAR": "W/kg",
+    "KVP": "kV",
+    "XRayTubeCurrent": "mA",
+    "ExposureTime": "ms",
+    "Exposure": "mAs",
+    "CTDIvol": "mGy",
+    "SpiralPitchFactor": "",
+    "GantryDetectorTilt": "deg",
+    "DataCollectionDiameter": "mm",
+    "ReconstructionDiameter": "mm",
+    "ActualFrameDuration": "ms",
+    "RadionuclideTotalDose": "Bq",
+    "RadionuclideHalfLife": "s",
+}
+
+#: Words of the acquisition.
+WORDS = (
+    "Modality",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "PulseSequenceName",
+    "ScanningSequence",
+    "MRAcquisitionType",
+    "BodyPartExamined",
+    "PatientPosition",
+    "ConvolutionKernel",
+    "Radiopharmaceutical",
+    "Units",
+    "SoftwareVersions",
+)
+
+#: Where an enhanced multi-frame object keeps what a classic one has at its top (PS3.3 C.7.6.16).
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_NESTED = ("RadiopharmaceuticalInformationSequence",)
+
+
+class MetadataFilter(Filter):
+    """Parameter sets with the original uploader's names, and the acquisition's numbers with units.
+
+    Attributes that identify a person are left out unless the instrument's configuration asks
+    for them. Where instances differ in a number, its smallest and largest value are given.
+    """
+
+    name = "metadata"
+    title = "Metadata"
+    version = "1"
+
+    def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        headers = [read_header(path) for path in series.files]
+        if not headers:
+            raise PermanentError("the archive holds no instance")
+        first = min(headers, key=lambda header: _number(header.get("InstanceNumber")) or 0)
+        return FilterResult(
+            parameters=(
+                Parameters(Level.EXPERIMENT, tuple(_experiment(first, series))),
+                Parameters(Level.DATASET, tuple(_dataset(first, headers, series)), key="SeriesInstanceUID"),
+                Parameters(Level.DATAFILE, tuple(_file(first, headers, series))),
+            )
+        )
+
+
+def _experiment(header: Dataset, series: DicomSeries) -> Iterator[Parameter]:
+    settings = series.settings
+    yield from _words("InstitutionName", field_text(header, "InstitutionName") or settings.institution_name)
+    yield from _words(
+        "InstitutionalDepartmentName",
+        field_text(header, "InstitutionalDepartmentName") or settings.institutional_department_name,
+    )
+    yield from _words(
+        "InstitutionAddress", field_text(header, "InstitutionAddress") or settings.institution_address
+    )
+    yield from _words("Operator", " ".join(settings.operators))
+    yield from _words("Instrument", " ".join(value for _, value in settings.identity))
+    yield from _words("Project", settings.project)
+
+
+def _dataset(header: Dataset, headers: list[Dataset], series: DicomSeries) -> Iterator[Parameter]:
+    yield from _words("SeriesInstanceUID", str(header.SeriesInstanceUID))
+    yield from _words("Series", series.name)
+    yield from _words("Manufacturer", field_text(header, "Manufacturer"))
+    yield from _words("Manufacturer Model Name", field_text(header, "ManufacturerModelName"))
+    if series.settings.identifying_metadata:
+        yield from _words("Patient Name", field_text(header, "PatientName"))
+    moment = study_moment(header)
+    if moment is not None:
+        yield Parameter("Study Date", moment, full_name="Study Date")
+    yield Parameter("NumberOfInstances", len(headers), full_name="Number of Instances")
+    yield from acquisition(headers)
+
+
+def _file(header: Dataset, headers: list[Dataset], series: DicomSeries) -> Iterator[Parameter]:
+    if series.settings.identifying_metadata:
+        yield from _words("PatientID", field_text(header, "PatientID"))
+    yield from _words("StudyDescription", field_text(header, "StudyDescription"))
+    yield from _words("SeriesInstanceUID", str(header.SeriesInstanceUID))
+    yield Parameter("NumberOfInstances", len(headers), full_name="Number of Instances")
+
+
+def _words(name: str, text: str) -> Iterator[Parameter]:
+    if text:
+        yield Parameter(name, text, full_name=_full_name(name))
+
+
+def _full_name(name: str) -> str:
+    with contextlib.suppress(PermanentError):
+        tag = parse_field(name)
+        if dictionary_has_tag(tag):
+            return dictionary_description(tag)
+    return name
+
+
+def acquisition(headers: list[Dataset]) -> Iterator[Parameter]:
+    """The acquisition's numbers, with units, and words, of all instances of a series."""
+    for keyword, units in NUMBERS.items():
+        values = sorted({value for header in headers for value in _numbers(header, keyword)})
+        yield from _range(keyword, values, units)
+    for index, axis in enumerate(("Rows", "Columns")):
+        values = sorted(
+            {
+                number
+                for header in headers
+                for value in find(header, "PixelSpacing")
+                if len(value) == 2 and (number := _number(value[index])) is not None
+            }
+        )
+        yield from _range(f"PixelSpacing{axis}", values, "mm", f"Pixel Spacing, {axis}")
+    for keyword in WORDS:
+        text = next((text for header in headers if (text := _text(header, keyword))), "")
+        yield from _words(keyword, text)
+
+
+def _range(keyword: str, values: list[float], units: str, full_name: str = "") -> Iterator[Parameter]:
+    full_name = full_name or _full_name(keyword)
+    if len(values) == 1:
+        yield Parameter(keyword, values[0], units, full_name)
+    elif values:
+        yield Parameter(f"{keyword}Min", values[0], units, f"{full_name}, smallest")
+        yield Parameter(f"{keyword}Max", values[-1], units, f"{full_name}, largest")
+
+
+def find(header: Dataset, keyword: str) -> Iterator[object]:
+    """Values of an attribute: at the top, else in the functional groups of an enhanced object."""
+    value = header.get(keyword)
+    if value not in (None, ""):
+        yield value
+        return
+    for name in _NESTED:
+        for item in header.get(name) or ():
+            if item.get(keyword) not in (None, ""):
+                yield item.get(keyword)
+                return
+    for name in _GROUPS:
+        found = False
+        for frame in header.get(name) or ():
+            for group in frame:
+                if group.VR != "SQ":
+                    continue
+                for item in group.value:
+                    if item.get(keyword) not in (None, ""):
+                        found = True
+                        yield item.get(keyword)
+        if found:
+            return
+
+
+def _numbers(header: Dataset, keyword: str) -> Iterator[float]:
+    for value in find(header, keyword):
+        for single in value if isinstance(value, MultiValue) else (value,):
+            number = _number(single)
+            if number is not None:
+                yield number
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if abs(number) < 1e300 else None  # neither infinite nor not a number
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    if keyword in header:
+        return field_text(header, keyword)
+    return next((str(value) for value in find(header, keyword)), "")
+
+
+def study_moment(header: Dataset) -> datetime | None:
+    """When the study began, by StudyDate and StudyTime (PS3.5 section 6.2); None if it does not say.
+
+    Without TimezoneOffsetFromUTC (PS3.3 C.12.1.1) the time is the site's.
+    """
+    date = re.sub(r"\D", "", field_text(header, "StudyDate"))
+    time = (re.sub(r"\D.*", "", field_text(header, "StudyTime")) + "000000")[:6]
+    try:
+        moment = datetime.strptime(date + time, "%Y%m%d%H%M%S")  # noqa: DTZ007 (made aware below)
+    except ValueError:
+        return None
+    offset = re.match(r"([+-])(\d\d)(\d\d)\Z", field_text(header, "TimezoneOffsetFromUTC"))
+    if offset:
+        minutes = int(offset[2]) * 60 + int(offset[3])
+        return moment.replace(tzinfo=timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))
+    zone = get_current_timezone()
+    # pytz, which Django 3.2 brings, must localise; others are plain tzinfo.
+    return zone.localize(moment) if hasattr(zone, "localize") else moment.replace(tzinfo=zone)

@@ -1,0 +1,184 @@
+"""Running a filter: input from the archive, outputs into the dataset, and a record of how it went."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F
+
+from ..archive import unpack
+from ..errors import PermanentError, RetriableError
+from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration
+from ..mytardis import FileRecord, mytardis
+from ..mytardis.base import file_chunks
+from ..mytardis.parameters import set_parameters
+from ..parameters import Level, Parameters
+from .base import DicomSeries, Filter, FilterResult, FilterSettings
+from .registry import load
+
+log = logging.getLogger(__name__)
+
+
+class Overtaken(Exception):
+    """Another worker has this run now, since this one gave no sign of life."""
+
+
+def run_filter(run_id: int, scratch: Path, beat_seconds: float) -> int | None:
+    """Do one queued filter run; returns the id of its series, or None if it was not ours to do.
+
+    Safe to call at any time, by any number of workers: one claims the run, and one that was
+    taken for dead and is not writes nothing any more. Trouble ends up in the run's state.
+    """
+    claimed = FilterRun.objects.filter(pk=run_id, state=FilterRun.State.QUEUED).update(
+        state=FilterRun.State.RUNNING, attempts=F("attempts") + 1, beat=F("beat") + 1, reason=""
+    )
+    if not claimed:
+        return None
+    run = FilterRun.objects.select_related("archive__series__configuration").get(pk=run_id)
+    started = time.monotonic()
+    try:
+        with _beating(run, beat_seconds):
+            result = _convert(run, scratch)
+        state, reason = _verdict(result)
+    except Overtaken:
+        log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
+        return None
+    except PermanentError as error:
+        state, reason = FilterRun.State.FAILED, str(error)
+    except (RetriableError, OSError, DatabaseError) as error:
+        state, reason = FilterRun.State.WAITING, str(error)
+    except Exception as error:  # a fault in one filter stops neither the worker nor the other filters
+        log.exception("filter %s of series %s failed", run.filter, run.archive.series)
+        state, reason = FilterRun.State.FAILED, f"unexpected {type(error).__name__}: {error}"
+    _mine(run).update(state=state, reason=reason, seconds=time.monotonic() - started)
+    return run.archive.series_id
+
+
+def _mine(run: FilterRun):  # noqa: ANN202 (a queryset)
+    """The run, as long as nobody has taken it over: what is recorded goes through this."""
+    return FilterRun.objects.filter(pk=run.pk, state=FilterRun.State.RUNNING, attempts=run.attempts)
+
+
+@contextmanager
+def _beating(run: FilterRun, seconds: float) -> Iterator[None]:
+    """Show that the worker is alive, until the block ends."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(seconds):
+            try:
+                _mine(run).update(beat=F("beat") + 1)
+            except DatabaseError as error:
+                log.warning("filter run %s: no sign of life could be given: %s", run.pk, error)
+        connection.close()
+
+    thread = threading.Thread(target=beat, name=f"beat-{run.pk}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _verdict(result: FilterResult) -> tuple[FilterRun.State, str]:
+    if result.skipped:
+        return FilterRun.State.SKIPPED, result.skipped
+    if result.warnings:
+        return FilterRun.State.PARTIAL, "; ".join(result.warnings)
+    return FilterRun.State.DONE, ""
+
+
+def _convert(run: FilterRun, scratch: Path) -> FilterResult:
+    conversion = load().get(run.filter)
+    if conversion is None:
+        raise PermanentError(f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS']")
+    with TemporaryDirectory(prefix=f"imagetrove-{run.filter}-", dir=scratch) as folder:
+        archive, dicom, out = Path(folder, "archive.zip"), Path(folder, "dicom"), Path(folder, "out")
+        dicom.mkdir()
+        out.mkdir()
+        mytardis().fetch(run.archive.datafile_id, archive)
+        files = unpack(archive, dicom)
+        archive.unlink()
+        series = DicomSeries(files, run.archive.series.directory, _settings(run.archive))
+        result = conversion.run(series, out)
+        _keep(run, conversion, result)
+    return result
+
+
+def _settings(archive: Archive) -> FilterSettings:
+    configuration: InstrumentConfiguration | None = archive.series.configuration
+    if configuration is None:
+        return FilterSettings()
+    return FilterSettings(
+        institution_name=configuration.default_institution_name,
+        institutional_department_name=configuration.default_institutional_department_name,
+        institution_address=configuration.default_institutional_address,
+        operators=tuple(configuration.default_operators),
+        identity=tuple((field, value) for field, value in configuration.instrument),
+        project=archive.series.project,
+        identifying_metadata=configuration.identifying_metadata,
+    )
+
+
+def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
+    """Store the outputs beside the DICOM and record them, all or none.
+
+    Raises:
+        Overtaken: another worker has the run.
+    """
+    portal = mytardis()
+    series = run.archive.series
+    box_id = series.configuration.storage_box_id if series.configuration else None
+    _forget(run)
+    stored = []
+    for output in result.outputs:
+        record = FileRecord(
+            dataset_id=series.dataset_key.dataset_id,
+            directory=series.directory,
+            filename=output.path.name,
+            version=run.archive.version,
+            mimetype=output.mimetype,
+        )
+        with output.path.open("rb") as file:
+            stored.append((record, output, portal.store(record, file_chunks(file), box_id)))
+    with transaction.atomic():
+        if not _mine(run).select_for_update().exists():
+            raise Overtaken
+        for record, output, sums in stored:
+            FilterOutput.objects.create(
+                run=run, datafile_id=portal.register(record, sums, box_id), kind=output.kind
+            )
+        _mine(run).update(filter_version=conversion.version, converter=result.converter[:200])
+    for parameters in result.parameters:
+        _set(run, parameters)
+
+
+def _forget(run: FilterRun) -> None:
+    """Remove what an earlier attempt at the same run recorded before it died."""
+    outputs = list(run.outputs.values_list("datafile_id", flat=True))
+    if outputs:
+        mytardis().remove_datafiles(outputs)
+
+
+def _set(run: FilterRun, parameters: Parameters) -> None:
+    series = run.archive.series
+    configuration = series.configuration
+    if configuration is None or series.dataset_key is None:
+        return
+    target, namespace = {
+        Level.EXPERIMENT: (
+            series.dataset_key.experiment_key.experiment_id,
+            configuration.schema_experiment,
+        ),
+        Level.DATASET: (series.dataset_key.dataset_id, configuration.schema_dataset),
+        Level.DATAFILE: (run.archive.datafile_id, configuration.schema_file),
+    }[parameters.level]
+    set_parameters(parameters, target, namespace)

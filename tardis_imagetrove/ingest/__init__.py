@@ -1,0 +1,1 @@
+"""Ingest: from complete series in the spool to archived series in MyTARDIS."""

@@ -1,0 +1,220 @@
+"""Where a series belongs: which instrument, which experiment and dataset, which project (pure)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from ..dicom import field_text
+from ..errors import PermanentError
+
+#: MyTARDIS's limit on an experiment's title.
+EXPERIMENT_TITLE_LENGTH = 400
+#: Length of a series' directory; leaves room in MyTARDIS's 255 and in a file system's names.
+DIRECTORY_LENGTH = 80
+
+
+class Unplaceable(PermanentError):
+    """A series cannot be placed; the text says which field or rule is the cause."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An instrument's configuration, as far as it places series."""
+
+    id: int
+    name: str
+    owner_id: int
+    instrument: tuple[tuple[str, str], ...]
+    experiment_title: tuple[str, ...]
+    dataset_title: tuple[str, ...]
+    project_field: str = ""
+    project_pattern: str = ""
+    project_group: str = "Project {}"
+
+    def fields(self) -> set[str]:
+        """Every DICOM field that the rule looks at."""
+        named = {field for field, _ in self.instrument} | {*self.experiment_title, *self.dataset_title}
+        return named | ({self.project_field} if self.project_field else set())
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a series goes.
+
+    Attributes:
+        project: the number that the project rule found; empty when the series names none.
+        group: the group that may read; empty for the owner alone.
+    """
+
+    rule_id: int
+    owner_id: int
+    experiment_values: tuple[tuple[str, str], ...]
+    dataset_values: tuple[tuple[str, str], ...]
+    project: str
+    group: str
+
+    @property
+    def experiment_title(self) -> str:
+        return shorten("/".join(value for _, value in self.experiment_values), EXPERIMENT_TITLE_LENGTH)
+
+    @property
+    def dataset_title(self) -> str:
+        return "/".join(value for _, value in self.dataset_values)
+
+    @property
+    def experiment_key(self) -> str:
+        """Digest of what makes two series share an experiment.
+
+        The owner and the group are in it: series that different people may see never share one.
+        """
+        return _digest([self.owner_id, self.group, self.experiment_values])
+
+    @property
+    def dataset_key(self) -> str:
+        return _digest([self.experiment_key, self.dataset_values])
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()
+
+
+def shorten(text: str, length: int) -> str:
+    """``text`` cut to ``length`` characters, with an ellipsis in place of what is gone."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def match(header: Dataset, rules: Iterable[Rule]) -> Rule:
+    """The one rule whose name/value pairs all hold.
+
+    Raises:
+        Unplaceable: none or several; the text says why for each.
+    """
+    found, misses = [], []
+    for rule in rules:
+        miss = next(
+            (
+                (field, value, actual)
+                for field, value in rule.instrument
+                if (actual := field_text(header, field)) != value.strip()
+            ),
+            None,
+        )
+        if miss is None:
+            found.append(rule)
+        else:
+            field, value, actual = miss
+            misses.append(f"{rule.name}: {field} is {shorten(actual, 100)!r}, not {value!r}")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise Unplaceable("matches more than one instrument: " + ", ".join(rule.name for rule in found))
+    raise Unplaceable(
+        "matches no instrument ("
+        + ("; ".join(misses) if misses else "no instrument is configured and enabled")
+        + ")"
+    )
+
+
+def project_number(text: str, pattern: str) -> str:
+    """The project's number in ``text``: the pattern's first group, or its whole match; empty if none.
+
+    A match that cuts a longer number short is none: ``\\d{5}`` does not find 12345 in 123456,
+    which is somebody else's project.
+
+    Raises:
+        Unplaceable: several different numbers.
+    """
+    numbers = []
+    for found in re.finditer(pattern, text):
+        number = found[1] if found.re.groups else found[0]
+        start, end = found.span(1 if found.re.groups else 0)
+        cut_before = start > 0 and text[start - 1].isdigit() and text[start : start + 1].isdigit()
+        cut_after = end < len(text) and text[end].isdigit() and text[end - 1 : end].isdigit()
+        if number and not cut_before and not cut_after and number not in numbers:
+            numbers.append(number)
+    if len(numbers) > 1:
+        raise Unplaceable(f"names more than one project: {', '.join(numbers)}")
+    return numbers[0] if numbers else ""
+
+
+def place(header: Dataset, rules: Iterable[Rule]) -> Placement:
+    """Where one instance belongs.
+
+    Raises:
+        Unplaceable: no or several instruments, a title field without a value, several projects.
+    """
+    rule = match(header, rules)
+    project = ""
+    if rule.project_field:
+        try:
+            project = project_number(field_text(header, rule.project_field), rule.project_pattern)
+        except Unplaceable as error:
+            raise Unplaceable(f"{rule.project_field} {error}") from error
+    return Placement(
+        rule_id=rule.id,
+        owner_id=rule.owner_id,
+        experiment_values=_values(header, rule.experiment_title, "the experiment's title", rule),
+        dataset_values=_values(header, rule.dataset_title, "the dataset's title", rule),
+        project=project,
+        group=rule.project_group.format(project) if project else "",
+    )
+
+
+def _values(
+    header: Dataset, fields: tuple[str, ...], purpose: str, rule: Rule
+) -> tuple[tuple[str, str], ...]:
+    values = tuple((field, field_text(header, field)) for field in fields)
+    missing = [field for field, value in values if not value]
+    if missing:
+        raise Unplaceable(f"has no {' and no '.join(missing)}, which {rule.name} needs for {purpose}")
+    return values
+
+
+def place_all(headers: Iterable[Dataset], rules: Iterable[Rule]) -> Placement:
+    """Where a series belongs, on which all its instances must agree.
+
+    Raises:
+        Unplaceable: as :func:`place`, or two instances disagree.
+    """
+    rules = tuple(rules)
+    agreed: Placement | None = None
+    for header in headers:
+        placement = place(header, rules)
+        if agreed is None:
+            agreed = placement
+        elif placement != agreed:
+            raise Unplaceable(
+                f"instances disagree on where they belong: {_difference(agreed, placement)}"
+                f" (instance {header.get('SOPInstanceUID', '?')})"
+            )
+    if agreed is None:
+        raise Unplaceable("has no instance that can be read")
+    return agreed
+
+
+def _difference(one: Placement, other: Placement) -> str:
+    pairs = dict([*one.experiment_values, *one.dataset_values])
+    for field, value in [*other.experiment_values, *other.dataset_values]:
+        if pairs.get(field) != value:
+            return f"{field} is {pairs.get(field)!r} and {value!r}"
+    if one.project != other.project:
+        return f"project {one.project or 'none'} and {other.project or 'none'}"
+    return "they match different instruments"
+
+
+def directory_name(number: object, description: str) -> str:
+    """A series' directory: its number in four digits and its description (``0003_t1_mprage_sag``)."""
+    try:
+        prefix = f"{int(str(number)):04d}"
+    except ValueError:
+        prefix = "0000"
+    plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
+    return f"{prefix}_{words}"[:DIRECTORY_LENGTH].rstrip("_") if words else f"{prefix}_series"

@@ -1,0 +1,369 @@
+"""Ingest of one series: place it, archive its instances, enter them in the ledger, clear the spool."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.db import DatabaseError, IntegrityError, transaction
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from ..archive import ManifestEntry, Member, read_manifest, zip_stream
+from ..dicom import UnreadableFile, field_text, read_header
+from ..errors import PermanentError, RetriableError
+from ..models import (
+    Archive,
+    DatasetKey,
+    ExperimentKey,
+    FilterOutput,
+    FilterRun,
+    Instance,
+    InstrumentConfiguration,
+    Series,
+)
+from ..mytardis import FileRecord, MyTardis, mytardis
+from ..spool import Spool, SpooledFile, file_sha256, is_uid
+from .placement import Placement, Rule, directory_name, place_all
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A spooled file that was read."""
+
+    file: SpooledFile
+    header: Dataset
+    sha256: str
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return (str(self.header.SOPInstanceUID), self.sha256)
+
+
+def rules() -> tuple[Rule, ...]:
+    """The enabled instruments' rules."""
+    return tuple(
+        Rule(
+            id=configuration.pk,
+            name=configuration.name,
+            owner_id=configuration.owner_id,
+            instrument=tuple((field, value) for field, value in configuration.instrument),
+            experiment_title=tuple(configuration.experiment_title),
+            dataset_title=tuple(configuration.dataset_title),
+            project_field=configuration.project_field,
+            project_pattern=configuration.project_pattern,
+            project_group=configuration.project_group,
+        )
+        for configuration in InstrumentConfiguration.objects.filter(enabled=True)
+    )
+
+
+def ingest_series(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch: Path) -> list[int]:
+    """Archive what the spool holds of a series; returns the ids of the filter runs to start.
+
+    Safe to call at any time, by any number of workers, again after any crash: one works, the
+    others return at once, and what is done already is not done twice. Trouble ends up in the
+    series' state and reason; the spool keeps its files until they are verified in the archive.
+    """
+    with spool.lock(series_uid) as mine:
+        if not mine:
+            return []
+        try:
+            return _ingest(spool, series_uid, filter_names, scratch)
+        except PermanentError as error:
+            note(series_uid, Series.State.HELD, str(error))
+        except (RetriableError, OSError, DatabaseError) as error:
+            note(series_uid, Series.State.WAITING, str(error))
+        except Exception as error:  # a fault of ours must lose nothing either
+            log.exception("series %s: ingest failed", series_uid)
+            note(series_uid, Series.State.WAITING, f"unexpected {type(error).__name__}: {error}")
+    return []
+
+
+def note(series_uid: str, state: Series.State, reason: str) -> None:
+    """Record how a series stands; with the database away, say it in the log."""
+    log.warning("series %s: %s: %s", series_uid, state.label.lower(), reason)
+    try:
+        series, _ = Series.objects.get_or_create(series_uid=series_uid)
+        series.state, series.reason = state, reason
+        series.save(update_fields=["state", "reason", "modified"])
+    except DatabaseError as error:
+        log.warning("series %s: its state cannot be recorded: %s", series_uid, error)
+
+
+def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch: Path) -> list[int]:
+    files = spool.files(series_uid)
+    if not files:
+        return []
+    site_rules = rules()
+    arrived, unreadable = _read(files, series_uid, set().union(*(rule.fields() for rule in site_rules)))
+    if not arrived:
+        raise PermanentError("cannot be read: " + "; ".join(unreadable))
+
+    series, _ = Series.objects.get_or_create(series_uid=series_uid)
+    ledger = {
+        (uid, sha256): archive_id
+        for uid, sha256, archive_id in series.instances.values_list(
+            "sop_instance_uid", "sha256", "archive_id"
+        )
+    }
+    new = {item.identity: item for item in arrived if item.identity not in ledger}
+    if new:
+        _describe(series, arrived[0].header, Series.State.INGESTING)
+        placement = place_all((item.header for item in arrived), site_rules)
+        configuration = InstrumentConfiguration.objects.get(pk=placement.rule_id)
+        _locate(series, placement, configuration, arrived[0].header)
+        _archive(series, configuration, list(new.values()), filter_names, scratch)
+    # From here on every file that was read is in a verified archive.
+    spool.discard(series_uid, [item.file for item in arrived])
+
+    Series.objects.filter(pk=series.pk).update(left_out="; ".join(unreadable))
+    refresh_state(series.pk)
+    runs = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
+    return list(runs.values_list("pk", flat=True))
+
+
+def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> tuple[list[Arrived], list[str]]:
+    """Headers of what can be read, and words for what cannot, which stays where it is."""
+    arrived, unreadable = [], []
+    for file in files:
+        try:
+            header = read_header(file.path, fields)
+            if str(header.SeriesInstanceUID) != series_uid:
+                raise UnreadableFile(f"{file.path.name}: is of series {header.SeriesInstanceUID}")
+            if not is_uid(str(header.SOPInstanceUID)):
+                raise UnreadableFile(f"{file.path.name}: SOPInstanceUID {header.SOPInstanceUID!r} is no UID")
+            arrived.append(Arrived(file, header, file_sha256(file.path)))
+        except UnreadableFile as error:
+            unreadable.append(str(error))
+    return arrived, unreadable
+
+
+def _describe(series: Series, header: Dataset, state: Series.State) -> None:
+    series.study_uid = str(header.get("StudyInstanceUID", ""))[:64]
+    series.description = (field_text(header, "SeriesDescription") or field_text(header, "ProtocolName"))[:255]
+    series.modality = field_text(header, "Modality")[:16]
+    series.state, series.reason = state, ""
+    series.save()
+
+
+def _locate(
+    series: Series, placement: Placement, configuration: InstrumentConfiguration, header: Dataset
+) -> None:
+    """Give the series its dataset and its directory there.
+
+    Raises:
+        PermanentError: earlier instances of the series went to another dataset.
+    """
+    if series.dataset_key is not None:
+        if series.dataset_key.key != placement.dataset_key:
+            raise PermanentError(
+                "late instances belong elsewhere than the series, by their fields or because the instrument's"
+                f" configuration has changed: now {placement.experiment_title!r} / {placement.dataset_title!r}"
+                f" for {placement.group or 'the owner alone'}"
+            )
+        return
+    series.configuration, series.project = configuration, placement.group
+    series.dataset_key = _dataset_key(placement, configuration, header)
+    number = header.get("SeriesNumber")
+    wanted = directory_name("" if number is None else number, series.description)
+    for attempt in range(1, 10000):
+        series.directory = wanted if attempt == 1 else f"{wanted}_{attempt}"
+        try:
+            with transaction.atomic():
+                series.save()
+            return
+        except IntegrityError:  # another series of this dataset has that name
+            continue
+    raise PermanentError(f"no free directory for {wanted!r} in dataset {series.dataset_key.dataset_id}")
+
+
+def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, header: Dataset) -> DatasetKey:
+    """The dataset's key, with dataset and experiment made if they are new.
+
+    The keys are unique, so of two workers that make the same thing one is rolled back and finds
+    the other's.
+    """
+    portal = mytardis()
+    group_id = portal.group(placement.group) if placement.group else None
+    institution = field_text(header, "InstitutionName") or configuration.default_institution_name
+
+    def experiment() -> ExperimentKey:
+        experiment_id = portal.make_experiment(placement.experiment_title, placement.owner_id, institution)
+        portal.grant_experiment(experiment_id, placement.owner_id, group_id)
+        if placement.project:
+            portal.join_project(experiment_id, placement.project)
+        return ExperimentKey.objects.create(key=placement.experiment_key, experiment_id=experiment_id)
+
+    def dataset() -> DatasetKey:
+        dataset_id = portal.make_dataset(
+            parent.experiment_id, placement.dataset_title, configuration.mytardis_instrument_id
+        )
+        portal.inherit_dataset_access(parent.experiment_id, dataset_id)
+        return DatasetKey.objects.create(
+            key=placement.dataset_key, experiment_key=parent, dataset_id=dataset_id
+        )
+
+    parent = _found_or_made(ExperimentKey, placement.experiment_key, experiment)
+    return _found_or_made(DatasetKey, placement.dataset_key, dataset)
+
+
+def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the two key models)
+    found = model.objects.filter(key=key).first()
+    if found is not None:
+        return found
+    try:
+        with transaction.atomic():
+            return make()
+    except IntegrityError:
+        return model.objects.get(key=key)
+
+
+def _archive(
+    series: Series,
+    configuration: InstrumentConfiguration,
+    new: list[Arrived],
+    filter_names: Sequence[str],
+    scratch: Path,
+) -> None:
+    """Store all instances of the series, old and new, as its next archive, and record it."""
+    portal = mytardis()
+    former = series.archives.order_by("-version").first()
+    record = FileRecord(
+        dataset_id=series.dataset_key.dataset_id,
+        directory=series.directory,
+        filename=f"{series.directory}_dicom.zip",
+        version=former.version + 1 if former else 1,
+        mimetype="application/zip",
+    )
+    with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
+        members = []
+        if former is not None:
+            kept = Path(folder) / "former.zip"
+            portal.fetch(former.datafile_id, kept)
+            members += [_kept_member(kept, entry) for entry in read_manifest(kept)]
+        taken = {member.name for member in members}
+        for item in new:
+            members.append(_member(series.directory, item, taken))
+            taken.add(members[-1].name)
+        members.sort(key=lambda member: member.name)
+        sums = portal.store(
+            record, zip_stream(series.series_uid, series.study_uid, members), configuration.storage_box_id
+        )
+    try:
+        with transaction.atomic():
+            archive = Archive.objects.create(
+                series=series,
+                version=record.version,
+                datafile_id=portal.register(record, sums, configuration.storage_box_id),
+                sha512=sums.sha512,
+                instance_count=len(members),
+            )
+            _enter(series, archive, members)
+            FilterRun.objects.bulk_create(
+                FilterRun(archive=archive, filter=name)
+                for name in filter_names
+                if not configuration.filters or name in configuration.filters
+            )
+            if former is not None:
+                _supersede(portal, series, archive)
+    except BaseException:
+        portal.discard(record, configuration.storage_box_id)
+        raise
+
+
+def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
+    syntax = UID(item.header.file_meta.TransferSyntaxUID)
+    name = f"{directory}/{item.header.SOPInstanceUID}.dcm"
+    if name in taken:  # other bytes under the same UID
+        name = f"{directory}/{item.header.SOPInstanceUID}~{item.sha256[:16]}.dcm"
+    return Member(
+        name=name,
+        sop_instance_uid=str(item.header.SOPInstanceUID),
+        sop_class_uid=str(item.header.get("SOPClassUID", "")),
+        transfer_syntax_uid=str(syntax),
+        size=item.file.path.stat().st_size,
+        sha256=item.sha256,
+        source=item.file.path,
+        compressible=not (syntax.is_transfer_syntax and syntax.is_compressed),
+    )
+
+
+def _kept_member(archive: Path, entry: ManifestEntry) -> Member:
+    return Member(
+        name=entry.file,
+        sop_instance_uid=entry.sop_instance_uid,
+        sop_class_uid=entry.sop_class_uid,
+        transfer_syntax_uid=entry.transfer_syntax_uid,
+        size=entry.size,
+        sha256=entry.sha256,
+        source=(archive, entry.file),
+    )
+
+
+def _enter(series: Series, archive: Archive, members: list[Member]) -> None:
+    """Enter the archive's instances in the ledger, in place of the former version's."""
+    count = Counter(member.sop_instance_uid for member in members)
+    series.instances.all().delete()
+    Instance.objects.bulk_create(
+        (
+            Instance(
+                series=series,
+                archive=archive,
+                sop_instance_uid=member.sop_instance_uid,
+                sop_class_uid=member.sop_class_uid,
+                size=member.size,
+                sha256=member.sha256,
+                member=member.name,
+                conflict=count[member.sop_instance_uid] > 1,
+            )
+            for member in members
+        ),
+        batch_size=500,
+    )
+
+
+def _supersede(portal: MyTardis, series: Series, archive: Archive) -> None:
+    """Move what came of the archive's earlier versions out of sight, and stop their filters."""
+    older = series.archives.exclude(pk=archive.pk)
+    FilterRun.objects.filter(archive__in=older, state__in=FilterRun.UNFINISHED).update(
+        state=FilterRun.State.SKIPPED, reason=f"late instances made version {archive.version}"
+    )
+    outputs = FilterOutput.objects.filter(run__archive__in=older).values_list("datafile_id", flat=True)
+    portal.supersede([*older.values_list("datafile_id", flat=True), *outputs])
+
+
+def refresh_state(series_id: int) -> None:
+    """Make the series' state follow from the filter runs of its newest archive."""
+    with transaction.atomic():
+        series = Series.objects.select_for_update().get(pk=series_id)
+        archive = series.archives.order_by("-version").first()
+        if archive is None:
+            return
+        runs = list(archive.runs.all())
+        reasons = [
+            f"{run.filter}: {run.reason}"
+            for run in runs
+            if run.state in (FilterRun.State.FAILED, FilterRun.State.PARTIAL, FilterRun.State.WAITING)
+        ]
+        conflicts = archive.instances.filter(conflict=True).values("sop_instance_uid").distinct().count()
+        if conflicts:
+            reasons.append(
+                f"{conflicts} SOPInstanceUID{'s' if conflicts > 1 else ''} came with different contents; all are kept"
+            )
+        if series.left_out:
+            reasons.append(f"left in the spool: {series.left_out}")
+        if any(run.state in FilterRun.UNFINISHED for run in runs):
+            series.state = Series.State.CONVERTING
+        elif reasons:
+            series.state = Series.State.PARTIAL
+        else:
+            series.state = Series.State.DONE
+        series.reason = "; ".join(reasons)
+        series.save(update_fields=["state", "reason", "modified"])

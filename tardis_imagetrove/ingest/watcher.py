@@ -1,0 +1,188 @@
+"""The watcher: sees which series are complete and which work has stalled, and has it queued.
+
+It runs inside the receiving process, so nothing else need be scheduled. Several may run at
+once, and it may be stopped at any time: all that it knows is in the spool and the database,
+and whatever it queues twice is done once. It compares for change only and counts time with
+the monotonic clock, so that a clock set back or forth neither hurries nor delays anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, close_old_connections
+from django.db.models import Count, F, Max
+
+from ..dicom import read_header
+from ..errors import ImageTroveError, RetriableError
+from ..models import FilterRun, InstrumentConfiguration, Series
+from ..spool import Spool
+from .placement import Unplaceable, match
+from .series import note, rules
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds; see the settings of the same names."""
+
+    quiet: float
+    stall: float
+    retry: float
+    retry_max: float
+
+
+@dataclass
+class _Seen:
+    """What the watcher last saw of a series or a run, and since when."""
+
+    what: object
+    since: float
+    times_queued: int = 0
+    quiet: float = 0.0
+
+
+class Watcher:
+    """Queues what is due; see the module.
+
+    Args:
+        queue_series: called with a SeriesInstanceUID to be ingested.
+        queue_run: called with the id of a filter run to be done.
+            Both raise RetriableError when the broker is away.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        timing: Timing,
+        queue_series: Callable[[str], None],
+        queue_run: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spool = spool
+        self.timing = timing
+        self._queue_series, self._queue_run = queue_series, queue_run
+        self._clock = clock
+        self._series: dict[str, _Seen] = {}
+        self._runs: dict[int, _Seen] = {}
+        self._configured: object = None
+
+    def run(self, stop: threading.Event, tick_seconds: float) -> None:
+        """Look every ``tick_seconds`` until ``stop`` is set; no trouble ends it."""
+        while not stop.wait(tick_seconds):
+            close_old_connections()
+            try:
+                self.tick()
+            except (ImageTroveError, DatabaseError) as error:
+                log.warning("watcher: %s", error)
+            except Exception:
+                log.exception("watcher: unexpected; going on")
+
+    def tick(self) -> None:
+        """Look once."""
+        reconfigured = self._reconfigured()
+        self._look_at_spool(reconfigured)
+        self._look_at_runs()
+
+    # Series
+
+    def _reconfigured(self) -> bool:
+        """Whether an instrument was changed since the last look: what is held may match now."""
+        now = InstrumentConfiguration.objects.aggregate(Count("pk"), Max("modified"))
+        changed, self._configured = self._configured not in (None, now), now
+        return changed
+
+    def _look_at_spool(self, reconfigured: bool) -> None:
+        waiting = {uid: token for uid in self.spool.series_uids() if (token := self.spool.token(uid))}
+        for gone in self._series.keys() - waiting.keys():
+            del self._series[gone]
+        states = dict(
+            Series.objects.filter(series_uid__in=waiting).values_list("series_uid", "state")
+            if len(waiting) < 500
+            else Series.objects.exclude(state=Series.State.DONE).values_list("series_uid", "state")
+        )
+        for uid, token in waiting.items():
+            seen = self._series.get(uid)
+            if seen is None or seen.what != token:
+                self._series[uid] = _Seen(
+                    token, self._clock(), quiet=seen.quiet if seen else self._quiet_seconds(uid)
+                )
+                if seen is None and uid not in states:
+                    Series.objects.get_or_create(series_uid=uid)
+            elif self._series_is_due(seen, states.get(uid), reconfigured):
+                self._queue(uid, seen)
+
+    def _quiet_seconds(self, uid: str) -> float:
+        """The quiet period of the instrument that the series seems to be of."""
+        site_rules = rules()
+        for file in self.spool.files(uid)[:1]:
+            try:
+                header = read_header(file.path, set().union(*(rule.fields() for rule in site_rules)))
+                rule = match(header, site_rules)
+            except (ImageTroveError, Unplaceable, OSError):
+                break
+            own = InstrumentConfiguration.objects.values_list("quiet_seconds", flat=True).get(pk=rule.id)
+            return self.timing.quiet if own is None else own
+        return self.timing.quiet
+
+    def _series_is_due(self, seen: _Seen, state: str | None, reconfigured: bool) -> bool:
+        if seen.times_queued == 0:
+            return self._clock() - seen.since >= seen.quiet
+        if state == Series.State.HELD:  # trying again changes nothing until something else does
+            return reconfigured
+        return self._clock() - seen.since >= self._backoff(seen.times_queued, state == Series.State.WAITING)
+
+    def _backoff(self, times: int, said_why: bool) -> float:
+        """Seconds to the next attempt: from the retry period where a reason is known, else from the stall."""
+        first = self.timing.retry if said_why else self.timing.stall
+        return min(first * 2 ** (times - 1), self.timing.retry_max)
+
+    def _queue(self, uid: str, seen: _Seen) -> None:
+        seen.times_queued += 1
+        seen.since = self._clock()
+        try:
+            self._queue_series(uid)
+        except RetriableError as error:
+            note(uid, Series.State.WAITING, str(error))
+
+    # Filter runs
+
+    def _look_at_runs(self) -> None:
+        unfinished = {
+            pk: (state, attempts, beat)
+            for pk, state, attempts, beat in FilterRun.objects.filter(
+                state__in=FilterRun.UNFINISHED
+            ).values_list("pk", "state", "attempts", "beat")
+        }
+        for gone in self._runs.keys() - unfinished.keys():
+            del self._runs[gone]
+        for pk, (state, attempts, beat) in unfinished.items():
+            seen = self._runs.get(pk)
+            if seen is None or seen.what != (state, attempts, beat):
+                times = seen.times_queued if seen and state == FilterRun.State.QUEUED else 0
+                self._runs[pk] = _Seen((state, attempts, beat), self._clock(), times)
+                continue
+            if state == FilterRun.State.WAITING:
+                due = self._backoff(attempts, said_why=True)
+            elif state == FilterRun.State.QUEUED:
+                due = self._backoff(seen.times_queued + 1, said_why=False)
+            else:
+                due = self.timing.stall
+            if self._clock() - seen.since < due:
+                continue
+            seen.times_queued += 1
+            seen.since = self._clock()
+            # Only as it was seen: a worker may just have come back to life.
+            if FilterRun.objects.filter(pk=pk, state=state, attempts=attempts, beat=beat).update(
+                state=FilterRun.State.QUEUED, beat=F("beat") + 1
+            ):
+                try:
+                    self._queue_run(pk)
+                except RetriableError as error:
+                    FilterRun.objects.filter(pk=pk, state=FilterRun.State.QUEUED).update(reason=str(error))

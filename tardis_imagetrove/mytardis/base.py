@@ -1,0 +1,320 @@
+"""What every MyTARDIS has in common: experiments, datasets and files, found, made and read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from django.contrib.auth.models import Group
+from django.core.files import File
+from django.utils import timezone
+
+from ..errors import PermanentError, RetriableError
+
+_BLOCK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file to keep in a dataset.
+
+    Attributes:
+        directory: its directory in the dataset; never empty, since MyTARDIS's uniqueness of
+            (dataset, directory, filename, version) does not hold for none.
+    """
+
+    dataset_id: int
+    directory: str
+    filename: str
+    version: int
+    mimetype: str
+
+    @property
+    def uri(self) -> str:
+        """Its name in the storage box.
+
+        MyTARDIS would make it from the dataset's title, which may be longer than a file system
+        allows, and without the version, so that one version overwrites another on S3.
+        """
+        return f"imagetrove/{self.dataset_id}/{self.directory}/{self.version}/{self.filename}"
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Size in bytes and checksums, in hexadecimal, of a stream of bytes."""
+
+    size: int
+    md5: str
+    sha512: str
+
+
+class Summing(io.RawIOBase):
+    """A readable stream over chunks of bytes, which sums what it hands out.
+
+    Storages read it by :meth:`read` (S3) or :meth:`chunks` (file systems); it goes forward only.
+    """
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._left = memoryview(b"")
+        self._md5, self._sha512, self._size = hashlib.md5(usedforsecurity=False), hashlib.sha512(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        # Storages rewind before they read; a stream that has not begun is rewound already.
+        if (offset, whence, self._size) != (0, io.SEEK_SET, 0):
+            raise io.UnsupportedOperation("goes forward only")
+        return 0
+
+    def tell(self) -> int:
+        return self._size
+
+    def readinto(self, buffer) -> int:  # noqa: ANN001 (any writable buffer)
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(chunk)
+        count = min(len(buffer), len(self._left))
+        taken, self._left = self._left[:count], self._left[count:]
+        buffer[:count] = taken
+        self._md5.update(taken)
+        self._sha512.update(taken)
+        self._size += count
+        return count
+
+    def chunks(self, chunk_size: int = _BLOCK) -> Iterator[bytes]:
+        while chunk := self.read(chunk_size):
+            yield chunk
+
+    def multiple_chunks(self, chunk_size: int = _BLOCK) -> bool:
+        return True
+
+    def sums(self) -> Sums:
+        """Of all that was read so far."""
+        return Sums(self._size, self._md5.hexdigest(), self._sha512.hexdigest())
+
+
+def file_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """A file's bytes, a block at a time."""
+    while block := file.read(_BLOCK):
+        yield block
+
+
+def drain(stream: Summing) -> Sums:
+    """Read a stream to its end for its sums alone."""
+    for _ in stream.chunks():
+        pass
+    return stream.sums()
+
+
+class MyTardis(ABC):
+    """One flavour of MyTARDIS; subclasses say who may see what, which is where flavours differ."""
+
+    # Access
+
+    @abstractmethod
+    def grant_experiment(self, experiment_id: int, owner_id: int, group_id: int | None) -> None:
+        """Make ``owner_id`` the owner and let the group's members see and download; again is no harm."""
+
+    def inherit_dataset_access(self, experiment_id: int, dataset_id: int) -> None:
+        """Give a new dataset its experiment's access, where the flavour keeps access per dataset."""
+
+    def inherit_datafile_access(self, datafile_id: int) -> None:
+        """Give a new file its dataset's access, where the flavour keeps access per file."""
+
+    def join_project(self, experiment_id: int, project: str) -> None:
+        """Join the experiment to a project of MyTARDIS's own, where the flavour has projects."""
+
+    @staticmethod
+    def group(name: str) -> int:
+        """Id of the group of that name, made if it does not exist."""
+        return Group.objects.get_or_create(name=name)[0].pk
+
+    # Experiments and datasets
+
+    @staticmethod
+    def make_experiment(title: str, owner_id: int, institution_name: str) -> int:
+        """Id of a new experiment, which nobody can see until access is granted."""
+        from tardis.tardis_portal.models import Experiment
+
+        fields = {"institution_name": institution_name} if institution_name else {}
+        return Experiment.objects.create(title=title, created_by_id=owner_id, **fields).pk
+
+    @staticmethod
+    def make_dataset(experiment_id: int, title: str, instrument_id: int | None) -> int:
+        """Id of a new dataset of the experiment."""
+        from tardis.tardis_portal.models import Dataset
+
+        dataset = Dataset.objects.create(description=title, instrument_id=instrument_id)
+        dataset.experiments.add(experiment_id)
+        return dataset.pk
+
+    # Files
+
+    def store(self, record: FileRecord, chunks: Iterable[bytes], box_id: int | None) -> Sums:
+        """Stream bytes into the storage box and prove, by reading them back, that they are there.
+
+        Nothing is written to the database: see :meth:`register`. What a killed attempt left
+        under the same name is replaced.
+
+        Raises:
+            RetriableError: the box refuses, fails, or gives other bytes back.
+        """
+        storage, box = self._storage(record.dataset_id, box_id)
+        with self._box_errors(box, record.uri):
+            self._remove_orphan(storage, box, record.uri)
+            stream = Summing(chunks)
+            name = storage.save(record.uri, File(stream, name=record.filename))
+            if name != record.uri:
+                storage.delete(name)
+                raise RetriableError(f"storage box {box}: {record.uri} exists already and is another file")
+            written = stream.sums()
+            with storage.open(record.uri, "rb") as file:
+                kept = drain(Summing(file_chunks(file)))
+        if kept != written:
+            raise RetriableError(
+                f"storage box {box}: {record.uri} came back changed"
+                f" (written {written.size} bytes, sha512 {written.sha512[:16]}…; read {kept.size} bytes, {kept.sha512[:16]}…)"
+            )
+        return written
+
+    def register(self, record: FileRecord, sums: Sums, box_id: int | None) -> int:
+        """Id of the new, verified DataFile of what :meth:`store` stored; call it in a transaction."""
+        from tardis.tardis_portal.models import DataFile, DataFileObject
+
+        _, box = self._storage(record.dataset_id, box_id)
+        datafile = DataFile.objects.create(
+            dataset_id=record.dataset_id,
+            directory=record.directory,
+            filename=record.filename,
+            version=record.version,
+            mimetype=record.mimetype,
+            size=sums.size,
+            md5sum=sums.md5,
+            sha512sum=sums.sha512,
+        )
+        # Not by save(), which would wait for the broker inside the transaction to have verified
+        # what store() has just read back.
+        DataFileObject.objects.bulk_create(
+            [
+                DataFileObject(
+                    datafile=datafile,
+                    storage_box=box,
+                    uri=record.uri,
+                    verified=True,
+                    last_verified_time=timezone.now(),
+                )
+            ]
+        )
+        self.inherit_datafile_access(datafile.pk)
+        return datafile.pk
+
+    def fetch(self, datafile_id: int, path: Path) -> Sums:
+        """Copy a file out of its storage box to ``path``, checked against its size and checksum.
+
+        Raises:
+            PermanentError: there is no such file any more.
+            RetriableError: the box fails, or gives other bytes than were stored.
+        """
+        from tardis.tardis_portal.models import DataFile
+
+        try:
+            datafile = DataFile.objects.get(pk=datafile_id)
+        except DataFile.DoesNotExist:
+            raise PermanentError(f"DataFile {datafile_id} has been deleted") from None
+        dfo = datafile.get_preferred_dfo()
+        if dfo is None:
+            raise RetriableError(f"{datafile.filename} (DataFile {datafile_id}) has no verified copy")
+        with self._box_errors(dfo.storage_box, dfo.uri), path.open("wb") as out:
+            source = dfo.file_object
+            try:
+                stream = Summing(file_chunks(source))
+                for chunk in stream.chunks():
+                    out.write(chunk)
+            finally:
+                source.close()
+        sums = stream.sums()
+        if sums.size != datafile.size or (datafile.sha512sum and sums.sha512 != datafile.sha512sum):
+            raise RetriableError(
+                f"storage box {dfo.storage_box}: {dfo.uri} is not what was stored (checksum differs)"
+            )
+        return sums
+
+    @staticmethod
+    def supersede(datafile_ids: Iterable[int]) -> None:
+        """Move files of an older version out of their directory's first sight, into ``superseded/``."""
+        from tardis.tardis_portal.models import DataFile
+
+        for datafile in DataFile.objects.filter(pk__in=list(datafile_ids)):
+            if "/superseded/" not in f"/{datafile.directory}/":
+                datafile.directory = f"{datafile.directory}/superseded/v{datafile.version}"
+                datafile.save()
+
+    @staticmethod
+    def remove_datafiles(datafile_ids: Iterable[int]) -> None:
+        """Delete files, with what is in their storage boxes."""
+        from tardis.tardis_portal.models import DataFile
+
+        DataFile.objects.filter(pk__in=list(datafile_ids)).delete()
+
+    def discard(self, record: FileRecord, box_id: int | None) -> None:
+        """Remove what :meth:`store` stored and nothing registered; failing to is no harm."""
+        storage, box = self._storage(record.dataset_id, box_id)
+        with contextlib.suppress(Exception):
+            self._remove_orphan(storage, box, record.uri)
+
+    @staticmethod
+    def dataset_exists(dataset_id: int) -> bool:
+        from tardis.tardis_portal.models import Dataset
+
+        return Dataset.objects.filter(pk=dataset_id).exists()
+
+    @staticmethod
+    def _storage(dataset_id: int, box_id: int | None):  # noqa: ANN205 (a Django storage and a StorageBox)
+        from tardis.tardis_portal.models import DataFile, StorageBox
+
+        if box_id is not None:
+            box = StorageBox.objects.get(pk=box_id)
+        else:
+            try:
+                box = DataFile(dataset_id=dataset_id).get_default_storage_box()
+            except OSError as error:
+                raise RetriableError(f"MyTARDIS's default storage box cannot be used: {error}") from error
+        return box.get_initialised_storage_instance(), box
+
+    @staticmethod
+    def _remove_orphan(storage, box, uri: str) -> None:  # noqa: ANN001
+        """Remove a file that nobody has registered.
+
+        Raises:
+            RetriableError: it is registered, by a worker that was quicker.
+        """
+        from tardis.tardis_portal.models import DataFileObject
+
+        if DataFileObject.objects.filter(storage_box=box, uri=uri).exists():
+            raise RetriableError(f"storage box {box}: {uri} exists already")
+        if storage.exists(uri):
+            storage.delete(uri)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _box_errors(box, uri: str) -> Iterator[None]:  # noqa: ANN001
+        """Storages raise what they like; whatever it is, the data waits and the box is named."""
+        try:
+            yield
+        except (RetriableError, PermanentError):
+            raise
+        except Exception as error:
+            raise RetriableError(f"storage box {box}: {uri}: {type(error).__name__}: {error}") from error

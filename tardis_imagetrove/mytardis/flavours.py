@@ -1,0 +1,121 @@
+"""The flavours of MyTARDIS, which differ in how they keep access rights and projects."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from django.apps import apps
+from django.conf import settings as django_settings
+
+from .base import MyTardis
+
+
+@cache
+def mytardis() -> MyTardis:
+    """The adapter of the MyTARDIS that this runs in, told by the models that it has."""
+    if "objectacl" in apps.all_models["tardis_portal"]:
+        return ObjectAclMyTardis()
+    return TypedAclMyTardis()
+
+
+class ObjectAclMyTardis(MyTardis):
+    """MyTARDIS 4.7: one ``ObjectACL`` model; datasets and files follow their experiment."""
+
+    def grant_experiment(self, experiment_id: int, owner_id: int, group_id: int | None) -> None:
+        from django.contrib.contenttypes.models import ContentType
+        from tardis.tardis_portal.models import Experiment, ObjectACL
+
+        def grant(plugin: str, entity: int, **rights: bool) -> None:
+            ObjectACL.objects.get_or_create(
+                content_type=ContentType.objects.get_for_model(Experiment),
+                object_id=experiment_id,
+                pluginId=plugin,
+                entityId=str(entity),
+                defaults={"aclOwnershipType": ObjectACL.SYSTEM_OWNED, "canRead": True, **rights},
+            )
+
+        # As MyTARDIS itself records who made an experiment.
+        grant(
+            "django_user",
+            owner_id,
+            canWrite=True,
+            canDelete=True,
+            isOwner=True,
+            aclOwnershipType=ObjectACL.OWNER_OWNED,
+        )
+        if group_id is not None:
+            grant("django_group", group_id)
+
+
+class TypedAclMyTardis(MyTardis):
+    """MyTARDIS 5.0: a model of access rights for each of experiment, dataset and file, and projects."""
+
+    @property
+    def _per_object(self) -> bool:
+        return not getattr(django_settings, "ONLY_EXPERIMENT_ACLS", True)
+
+    def grant_experiment(self, experiment_id: int, owner_id: int, group_id: int | None) -> None:
+        from tardis.tardis_portal.models import ExperimentACL
+
+        ExperimentACL.objects.get_or_create(
+            experiment_id=experiment_id,
+            user_id=owner_id,
+            defaults={
+                "isOwner": True,
+                "canRead": True,
+                "canDownload": True,
+                "canWrite": True,
+                "canDelete": True,
+                "canSensitive": True,
+                "aclOwnershipType": ExperimentACL.OWNER_OWNED,
+            },
+        )
+        if group_id is not None:
+            ExperimentACL.objects.get_or_create(
+                experiment_id=experiment_id,
+                group_id=group_id,
+                defaults={
+                    "canRead": True,
+                    "canDownload": True,
+                    "aclOwnershipType": ExperimentACL.SYSTEM_OWNED,
+                },
+            )
+
+    def inherit_dataset_access(self, experiment_id: int, dataset_id: int) -> None:
+        from tardis.tardis_portal.models import DatasetACL, ExperimentACL
+
+        if self._per_object:
+            _copy_rights(
+                ExperimentACL.objects.filter(experiment_id=experiment_id), DatasetACL, dataset_id=dataset_id
+            )
+
+    def inherit_datafile_access(self, datafile_id: int) -> None:
+        from tardis.tardis_portal.models import DataFile, DatafileACL, DatasetACL
+
+        if self._per_object:
+            dataset_id = DataFile.objects.values_list("dataset_id", flat=True).get(pk=datafile_id)
+            _copy_rights(
+                DatasetACL.objects.filter(dataset_id=dataset_id), DatafileACL, datafile_id=datafile_id
+            )
+
+    def join_project(self, experiment_id: int, project: str) -> None:
+        if not apps.is_installed("tardis.apps.projects"):
+            return
+        from tardis.apps.projects.models import Project
+
+        for match in Project.objects.filter(name=project):
+            match.experiments.add(experiment_id)
+
+
+def _copy_rights(source, model, **target: int) -> None:  # noqa: ANN001 (querysets and classes of MyTARDIS)
+    """Give ``target`` the rights of ``source``, entry by entry, where it has none yet."""
+    flags = ("canRead", "canDownload", "canWrite", "canDelete", "canSensitive", "isOwner", "aclOwnershipType")
+    dates = ("effectiveDate", "expiryDate")
+    for acl in source:
+        model.objects.get_or_create(
+            **target,
+            user_id=acl.user_id,
+            group_id=acl.group_id,
+            token_id=acl.token_id,
+            defaults={name: getattr(acl, name) for name in (*flags, *dates)},
+        )

@@ -1,0 +1,64 @@
+"""Celery tasks: thin calls into ingest and filters, and how they are queued."""
+
+from __future__ import annotations
+
+from tardis.celery import tardis_app
+
+from .conf import settings
+from .errors import RetriableError
+from .filters import registry
+from .filters.run import run_filter as do_filter_run
+from .ingest.series import ingest_series as do_ingest_series
+from .ingest.series import refresh_state
+from .spool import Spool
+
+
+def spool() -> Spool:
+    """The site's spool."""
+    return Spool(settings.spool_path, settings.SPOOL_RESERVE_MIB * 1024**2)
+
+
+# Late acknowledgement gives a killed worker's task to another where the broker can; where it
+# cannot, the watcher does. Both are safe, since a task that was done already does nothing.
+@tardis_app.task(
+    name="tardis_imagetrove.ingest_series", ignore_result=True, acks_late=True, reject_on_worker_lost=True
+)
+def ingest_series(series_uid: str) -> None:
+    """Archive what the spool holds of a series and have its filters queued."""
+    for run_id in do_ingest_series(spool(), series_uid, list(registry.load()), settings.scratch_path):
+        queue_run(run_id)
+
+
+@tardis_app.task(
+    name="tardis_imagetrove.run_filter", ignore_result=True, acks_late=True, reject_on_worker_lost=True
+)
+def run_filter(run_id: int) -> None:
+    """Do one filter run and let its series' state follow."""
+    series_id = do_filter_run(run_id, settings.scratch_path, settings.STALL_SECONDS / 4)
+    if series_id is not None:
+        refresh_state(series_id)
+
+
+def queue_series(series_uid: str) -> None:
+    """Have a series ingested by a worker.
+
+    Raises:
+        RetriableError: the broker cannot be reached.
+    """
+    _queue(ingest_series, series_uid)
+
+
+def queue_run(run_id: int) -> None:
+    """Have a filter run done by a worker.
+
+    Raises:
+        RetriableError: the broker cannot be reached.
+    """
+    _queue(run_filter, run_id)
+
+
+def _queue(task, argument: str | int) -> None:  # noqa: ANN001 (a Celery task)
+    try:
+        task.apply_async((argument,), retry=False)
+    except Exception as error:  # each transport has its own
+        raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error
