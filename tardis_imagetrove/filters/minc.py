@@ -1,0 +1,148 @@
+"""MINC2 images of a series, from the same volumes as its NIfTI."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+import tardis_imagetrove
+
+from . import volume
+from .base import DicomSeries, Filter, FilterResult, Output
+from .minc2 import Attributes, Minc2Header, write_minc2
+
+
+class MincFilter(Filter):
+    """One MINC2 file an image, voxels as the scanner stored them, places from the DICOM headers."""
+
+    name = "minc"
+    title = "MINC"
+    version = "1"
+
+    def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        with tempfile.TemporaryDirectory(prefix="minc-", dir=out) as scratch:
+            conversion = volume.convert(series, Path(scratch))
+            outputs, warnings = [], list(conversion.warnings)
+            for image in conversion.images:
+                stem = "_".join(part for part in (series.name, image.label) if part)
+                target = out / f"{stem}.mnc"
+                header = Minc2Header(
+                    history=history(series, conversion),
+                    ident=f"tardis_imagetrove:{tardis_imagetrove.__version__}:{stem}",
+                    attributes=attributes_of(image),
+                    time_step=image.time_step() or 1.0,
+                )
+                try:
+                    write_minc2(
+                        target,
+                        image.stored(),
+                        image.affine,
+                        slope=image.slope,
+                        intercept=image.intercept,
+                        header=header,
+                    )
+                except ValueError as error:
+                    target.unlink(missing_ok=True)
+                    warnings.append(f"Image {image.label or stem} has no MINC: {error}")
+                    continue
+                outputs.append(Output(target, "application/x-hdf5", "MINC"))
+        return FilterResult(
+            outputs=tuple(outputs),
+            warnings=tuple(warnings),
+            converter=conversion.converter,
+            skipped=conversion.skipped,
+        )
+
+
+def history(series: DicomSeries, conversion: volume.Conversion) -> str:
+    """MINC's record of how a file came to be: a line with the time and the command."""
+    now = datetime.now(timezone.utc).strftime("%a %b %d %H:%M:%S %Y")
+    return (
+        f"{now}>>> tardis_imagetrove {tardis_imagetrove.__version__} minc"
+        f" ({conversion.converter} {' '.join(conversion.arguments)}) {series.name},"
+        f" {len(conversion.headers)} DICOM instances\n"
+    )
+
+
+ACQUISITION = {
+    "SeriesDescription": "series_description",
+    "ProtocolName": "protocol",
+    "ScanningSequence": "scanning_sequence",
+    "SequenceVariant": "sequence_variant",
+    "SequenceName": "sequence_name",
+    "MRAcquisitionType": "mr_acq_type",
+    "RepetitionTime": "repetition_time",
+    "EchoTime": "echo_time",
+    "InversionTime": "inversion_time",
+    "EchoNumber": "echo_number",
+    "EchoTrainLength": "echo_train_length",
+    "FlipAngle": "flip_angle",
+    "SliceThickness": "slice_thickness",
+    "SpacingBetweenSlices": "slice_spacing",
+    "NumberOfAverages": "num_averages",
+    "ImagedNucleus": "imaged_nucleus",
+    "PhaseEncodingSteps": "num_phase_enc_steps",
+    "PercentSampling": "percent_sampling",
+    "PercentPhaseFOV": "percent_phase_fov",
+    "PixelBandwidth": "pixel_bandwidth",
+    "InPlanePhaseEncodingDirectionDICOM": "phase_enc_dir",
+    "SAR": "SAR",
+    "ReceiveCoilName": "receive_coil",
+    "AcquisitionTime": "acquisition_time",
+    "SeriesNumber": "acquisition_id",
+}
+"""A sidecar's field to the name of MINC's acquisition variable, as dcm2mnc wrote it."""
+
+STUDY = {
+    "Modality": "modality",
+    "Manufacturer": "manufacturer",
+    "ManufacturersModelName": "device_model",
+    "MagneticFieldStrength": "field_value",
+    "SoftwareVersions": "software_version",
+    "DeviceSerialNumber": "serial_no",
+    "StationName": "station_id",
+    "InstitutionName": "institution",
+    "StudyDescription": "procedure",
+}
+
+MODALITIES = {"MR": "MRI__", "CT": "CT___", "PT": "PET__", "NM": "SPECT", "XA": "DSA__", "DX": "DR___"}
+"""DICOM's modalities in MINC's five letters."""
+
+
+def attributes_of(image: volume.Image) -> Attributes:
+    """MINC's attributes from an image's BIDS sidecar, which has no identifying fields."""
+    fields = {}
+    if image.sidecar:
+        fields = json.loads(image.sidecar.read_text(encoding="utf-8", errors="replace"), strict=False)
+    acquisition = {minc: _value(fields[name]) for name, minc in ACQUISITION.items() if name in fields}
+    if frequency := fields.get("ImagingFrequency"):
+        acquisition["imaging_frequency"] = float(frequency) * 1e6
+    if image_type := fields.get("ImageType"):
+        acquisition["image_type"] = "\\".join(map(str, image_type))
+    if "acquisition_id" in acquisition:
+        acquisition["acquisition_id"] = str(fields["SeriesNumber"])
+    if image.bval and image.bvec:
+        acquisition["bvalues"] = _row(image.bval.read_text())
+        for axis, line in zip("xyz", image.bvec.read_text().splitlines(), strict=False):
+            acquisition[f"direction_{axis}"] = _row(line)
+    study = {minc: _value(fields[name]) for name, minc in STUDY.items() if name in fields}
+    if "modality" in study:
+        study["modality"] = MODALITIES.get(str(study["modality"]), str(study["modality"]))
+    patient = {"position": str(fields["PatientPosition"])} if "PatientPosition" in fields else {}
+    return {"acquisition": acquisition, "study": study, "patient": patient}
+
+
+def _value(value: object) -> str | float | tuple[float, ...]:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+        return tuple(float(item) for item in value)
+    return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _row(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split())

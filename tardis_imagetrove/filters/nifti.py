@@ -1,0 +1,83 @@
+"""NIfTI images of a series, with BIDS sidecars and diffusion gradients."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import volume
+from .base import DicomSeries, Filter, FilterResult, Output
+from .gz import gzip_file
+
+IDENTIFYING_FIELDS = frozenset(
+    {
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PatientAge",
+        "PatientWeight",
+        "PatientSize",
+        "AccessionNumber",
+        "StudyID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "StudyDate",
+        "SeriesDate",
+        "AcquisitionDate",
+        "AcquisitionDateTime",
+        "ReferringPhysicianName",
+        "PerformingPhysicianName",
+        "OperatorsName",
+        "InstitutionAddress",
+        "PatientComments",
+        "ImageComments",
+    }
+)
+"""What dcm2niix may write about a person; with ``-ba y`` it leaves most out, we all of it."""
+
+
+class NiftiFilter(Filter):
+    """NIfTI by dcm2niix: one file an image, gzipped, with its sidecar and gradients."""
+
+    name = "nifti"
+    title = "NIfTI"
+    version = "1"
+
+    def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        with tempfile.TemporaryDirectory(prefix="nifti-", dir=out) as scratch:
+            conversion = volume.convert(series, Path(scratch))
+            outputs = []
+            for image in conversion.images:
+                stem = "_".join(part for part in (series.name, image.label) if part)
+                target = out / f"{stem}.nii.gz"
+                gzip_file(image.path, target)
+                image.path.unlink()
+                outputs.append(Output(target, "application/gzip", "NIfTI"))
+                if image.sidecar:
+                    sidecar = out / f"{stem}.json"
+                    write_sidecar(image.sidecar, sidecar)
+                    outputs.append(Output(sidecar, "application/json", "Sidecar"))
+                for gradient in (image.bval, image.bvec):
+                    if gradient:
+                        target = out / f"{stem}{gradient.suffix}"
+                        shutil.copyfile(gradient, target)
+                        outputs.append(Output(target, "text/plain", "Gradients"))
+        return FilterResult(
+            outputs=tuple(outputs),
+            warnings=conversion.warnings,
+            converter=conversion.converter,
+            skipped=conversion.skipped,
+        )
+
+
+def write_sidecar(source: Path, target: Path) -> None:
+    """Copy a BIDS sidecar without the fields that identify a person.
+
+    dcm2niix may write text that is not UTF-8, from a scanner's own character set; such bytes are replaced.
+    """
+    fields = json.loads(source.read_text(encoding="utf-8", errors="replace"), strict=False)
+    kept = {name: value for name, value in fields.items() if name not in IDENTIFYING_FIELDS}
+    target.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
