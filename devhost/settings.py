@@ -88,6 +88,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "django.template.context_processors.debug",
                 "tardis.tardis_portal.context_processors.global_contexts",
+                "tardis.tardis_portal.context_processors.user_details_processor",
                 "tardis.tardis_portal.context_processors.user_menu_processor",
             ],
         },

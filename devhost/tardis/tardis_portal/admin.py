@@ -1,0 +1,88 @@
+"""The host's models in Django's administration."""
+
+from django.contrib import admin
+
+from . import models
+
+
+class ParametersInline(admin.TabularInline):
+    extra = 0
+
+
+def _with_parameters(parameter):
+    """An admin of parameter sets that shows their values."""
+    inline = type(f"{parameter.__name__}Inline", (ParametersInline,), {"model": parameter})
+    return type(f"{parameter.__name__}SetAdmin", (admin.ModelAdmin,), {"inlines": [inline]})
+
+
+@admin.register(models.Experiment)
+class ExperimentAdmin(admin.ModelAdmin):
+    list_display = ["title", "created_by", "public_access", "update_time"]
+    search_fields = ["title"]
+
+
+@admin.register(models.Dataset)
+class DatasetAdmin(admin.ModelAdmin):
+    list_display = ["description", "instrument", "created_time"]
+    search_fields = ["description"]
+    autocomplete_fields = ["experiments"]
+
+
+class DataFileObjectInline(admin.TabularInline):
+    model = models.DataFileObject
+    extra = 0
+
+
+@admin.register(models.DataFile)
+class DataFileAdmin(admin.ModelAdmin):
+    list_display = ["filename", "directory", "dataset", "size", "mimetype"]
+    search_fields = ["filename", "directory"]
+    raw_id_fields = ["dataset"]
+    inlines = [DataFileObjectInline]
+
+
+@admin.register(models.ObjectACL)
+class ObjectACLAdmin(admin.ModelAdmin):
+    list_display = ["content_object", "pluginId", "entityId", "canRead", "canWrite", "canDelete", "isOwner"]
+
+
+class StorageBoxOptionInline(admin.TabularInline):
+    model = models.StorageBoxOption
+    extra = 0
+
+
+class StorageBoxAttributeInline(admin.TabularInline):
+    model = models.StorageBoxAttribute
+    extra = 0
+
+
+@admin.register(models.StorageBox)
+class StorageBoxAdmin(admin.ModelAdmin):
+    inlines = [StorageBoxOptionInline, StorageBoxAttributeInline]
+
+
+class ParameterNameInline(admin.TabularInline):
+    model = models.ParameterName
+    extra = 0
+
+
+@admin.register(models.Schema)
+class SchemaAdmin(admin.ModelAdmin):
+    list_display = ["namespace", "name", "type"]
+    inlines = [ParameterNameInline]
+
+
+admin.site.register(models.ExperimentParameterSet, _with_parameters(models.ExperimentParameter))
+admin.site.register(models.DatasetParameterSet, _with_parameters(models.DatasetParameter))
+admin.site.register(models.DatafileParameterSet, _with_parameters(models.DatafileParameter))
+admin.site.register(models.InstrumentParameterSet, _with_parameters(models.InstrumentParameter))
+admin.site.register(
+    [
+        models.Facility,
+        models.GroupAdmin,
+        models.Instrument,
+        models.License,
+        models.UserAuthentication,
+        models.UserProfile,
+    ]
+)

@@ -1,0 +1,84 @@
+"""Files to take away: one, or all verified ones of a dataset as a tar archive made while it is sent."""
+
+import tarfile
+import time
+import zlib
+
+from django.http import FileResponse, StreamingHttpResponse
+
+from .auth.decorators import dataset_download_required, has_datafile_download_access
+from .iiif import download_image
+from .models import DataFile, Dataset
+from .shortcuts import render_error_message, return_response_error, return_response_not_found
+
+WEB_PICTURES = ("image/gif", "image/jpeg", "image/png")
+
+
+def _one_file(request, datafile_id, as_attachment):
+    datafile = DataFile.objects.filter(pk=datafile_id).first()
+    if datafile is None:
+        return return_response_not_found(request)
+    if not has_datafile_download_access(request, datafile_id):
+        return return_response_error(request)
+    if not as_attachment and datafile.is_image():
+        return download_image(request, datafile.id, "full", "full", "0", "native")
+    try:
+        stored = datafile.get_file()
+    except OSError:
+        return return_response_not_found(request)
+    if stored is None:
+        return render_error_message(request, "File is unverified, please try again later.", status=503)
+    return FileResponse(
+        stored,
+        as_attachment=as_attachment,
+        filename=datafile.filename,
+        content_type=datafile.get_mimetype(),
+    )
+
+
+def download_datafile(request, datafile_id):
+    return _one_file(request, datafile_id, as_attachment=True)
+
+
+def view_datafile(request, datafile_id):
+    return _one_file(request, datafile_id, as_attachment=False)
+
+
+def _tar(datafiles, root):
+    """The bytes of a tar archive, file after file, without ever holding one whole."""
+    for datafile in datafiles:
+        parts = [root, datafile.directory, datafile.filename]
+        entry = tarfile.TarInfo("/".join(part for part in parts if part))
+        entry.size = datafile.size
+        moment = datafile.modification_time or datafile.created_time
+        entry.mtime = moment.timestamp() if moment else time.time()
+        yield entry.tobuf()
+        with datafile.get_file() as stored:
+            yield from stored.chunks()
+        yield b"\0" * (-entry.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _gzip(chunks):
+    compressor = zlib.compressobj(wbits=31)
+    for chunk in chunks:
+        yield compressor.compress(chunk)
+    yield compressor.flush()
+
+
+@dataset_download_required
+def streaming_download_dataset(request, dataset_id, comptype="tgz"):
+    """All verified files of the dataset; `comptype` is tar or tgz."""
+    dataset = Dataset.objects.get(pk=dataset_id)
+    name = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in dataset.description)
+    name = name or "untitled"
+    files = dataset.datafile_set.filter(file_objects__verified=True).distinct()
+    archive = _tar(files.order_by("directory", "filename"), name)
+    kind, suffix = "application/x-tar", "tar"
+    if comptype != "tar":
+        archive, kind, suffix = _gzip(archive), "application/x-gzip", "tar.gz"
+    response = StreamingHttpResponse(archive, content_type=kind)
+    response["Content-Disposition"] = (
+        f'attachment; filename="{name.encode("ascii", "replace").decode()}.{suffix}"'
+    )
+    return response
