@@ -1,0 +1,163 @@
+"""Why a sign-in is refused: one class a reason, with its reference code, its status and what the person can do."""
+
+from __future__ import annotations
+
+from ..errors import PermanentError
+
+TRY_AGAIN = "Go back to the sign-in page and sign in again."
+TELL_ADMINISTRATOR = "Tell the administrators of this site, and give them the reference below."
+
+
+class SignInRefused(PermanentError):
+    """Base of every refusal.
+
+    Its text is for the log and never holds the assertion. The class attributes are for the
+    person: ``code`` is stable and documented, ``status`` is 400 for what is no assertion at
+    all and 403 for what is one but does not hold.
+    """
+
+    code: str
+    status = 403
+    title: str
+    advice: str
+
+
+class SwitchedOff(SignInRefused):
+    code = "RC-OFF"
+    title = "Signing in through the federation is switched off here"
+    advice = "Use local sign-in, or ask the administrators of this site."
+
+
+class NotSetUp(SignInRefused):
+    code = "RC-SETUP"
+    title = "Signing in through the federation is not set up here"
+    advice = TELL_ADMINISTRATOR
+
+
+class NothingPosted(SignInRefused):
+    code = "RC-EMPTY"
+    status = 400
+    title = "Your institution's sign-in did not reach us"
+    advice = f"This address only takes what the federation sends after you have signed in. {TRY_AGAIN}"
+
+
+class TooLarge(SignInRefused):
+    code = "RC-SIZE"
+    status = 400
+    title = "What arrived is too large to be a sign-in"
+    advice = TRY_AGAIN
+
+
+class Malformed(SignInRefused):
+    code = "RC-FORMAT"
+    status = 400
+    title = "What arrived cannot be read as a sign-in"
+    advice = f"{TRY_AGAIN} If it happens again, tell the administrators of this site."
+
+
+class WrongAlgorithm(SignInRefused):
+    code = "RC-ALGORITHM"
+    title = "This sign-in is not signed the way the federation signs"
+    advice = TELL_ADMINISTRATOR
+
+
+class WrongSignature(SignInRefused):
+    code = "RC-SIGNATURE"
+    title = "The signature of this sign-in is not the federation's"
+    advice = TELL_ADMINISTRATOR
+
+
+class WrongClaim(SignInRefused):
+    code = "RC-CLAIM"
+    status = 400
+    title = "Something is missing from this sign-in"
+    advice = TELL_ADMINISTRATOR
+
+
+class WrongIssuer(SignInRefused):
+    code = "RC-ISSUER"
+    title = "This sign-in comes from another federation"
+    advice = TELL_ADMINISTRATOR
+
+
+class WrongAudience(SignInRefused):
+    code = "RC-AUDIENCE"
+    title = "This sign-in was made for another site"
+    advice = f"Start from this site's own sign-in page. {TELL_ADMINISTRATOR}"
+
+
+class WrongType(SignInRefused):
+    code = "RC-TYPE"
+    title = "What arrived is not a sign-in"
+    advice = TELL_ADMINISTRATOR
+
+
+class TooEarly(SignInRefused):
+    code = "RC-EARLY"
+    title = "This sign-in is not valid yet"
+    advice = (
+        "The clock of this site and the federation's disagree. Try again in a minute; "
+        "if it stays so, tell the administrators of this site."
+    )
+
+
+class Expired(SignInRefused):
+    code = "RC-EXPIRED"
+    title = "This sign-in has expired"
+    advice = f"A sign-in is good for two minutes. {TRY_AGAIN}"
+
+
+class TooLongLived(SignInRefused):
+    code = "RC-LIFETIME"
+    title = "This sign-in would be valid for too long"
+    advice = TELL_ADMINISTRATOR
+
+
+class Replayed(SignInRefused):
+    code = "RC-REPLAY"
+    title = "This sign-in has been used already"
+    advice = (
+        "Each one works once, so reloading the page or pressing Back cannot repeat it. "
+        "If you are signed in, carry on; otherwise sign in again."
+    )
+
+
+class NoIdentity(SignInRefused):
+    code = "RC-PERSON"
+    title = "Your institution did not say who you are"
+    advice = (
+        "We need the identifier called eduPersonTargetedID. Ask the help desk of your institution to release "
+        "it to this service."
+    )
+
+
+class Inactive(SignInRefused):
+    code = "ID-INACTIVE"
+    title = "Your account here is not active"
+    advice = (
+        "If you should have access, ask the administrators of this site, and give them the reference below."
+    )
+
+
+class NeedsLinking(SignInRefused):
+    code = "ID-LINK"
+    title = "There is an account here with your mail address already"
+    advice = (
+        "It was made on this site, so an administrator has to say that it is yours before you can use it through "
+        "the federation. Ask them to link it, and give them the reference below."
+    )
+
+
+class NoAccount(SignInRefused):
+    code = "ID-ACCOUNT"
+    title = "Your account here could not be made"
+    advice = TELL_ADMINISTRATOR
+
+
+class Busy(SignInRefused):
+    """The database did not answer: nothing is wrong with the sign-in, and it is not used up."""
+
+    code = "RC-BUSY"
+    status = 503
+    title = "The site is busy"
+    advice = "You were not signed in. Wait a minute, then sign in again."
