@@ -20,7 +20,7 @@ try:
 except ImportError:  # not a Unix: the memory limit is left out
     resource = None
 
-from tardis_imagetrove.errors import PermanentError, RetriableError
+from ..errors import PermanentError, RetriableError
 
 TIME_LIMIT_SECONDS = 1800
 """A series of 10 000 slices takes about ten seconds; what takes half an hour will not end."""

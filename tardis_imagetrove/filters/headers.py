@@ -29,6 +29,9 @@ TAGS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
     "SpacingBetweenSlices",
     "GridFrameOffsetVector",
     "RescaleSlope",
@@ -85,6 +88,7 @@ class Header:
         planes: where its slices lie, ``None`` when the header does not say.
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
         windows: window centre and width, shape (m, 2), as the header gives them.
+        pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
     """
 
     path: Path
@@ -101,6 +105,7 @@ class Header:
     planes: Planes | None
     scaling: np.ndarray | None
     windows: np.ndarray
+    pixel_size: tuple[float, float]
 
     @property
     def has_pixels(self) -> bool:
@@ -163,6 +168,7 @@ def read_header(path: Path) -> Header:
         planes=_mosaic_planes(dataset) if mosaic else planes_of(dataset, frames),
         scaling=_scaling(dataset, frames),
         windows=_windows(dataset),
+        pixel_size=_pixel_size(dataset),
     )
 
 
@@ -259,6 +265,22 @@ def _windows(dataset: Dataset) -> np.ndarray:
         if len(centres) and len(centres) == len(widths):
             return np.stack([centres, widths], axis=1)
     return np.empty((0, 2))
+
+
+def _pixel_size(dataset: Dataset) -> tuple[float, float]:
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
+    for value in (
+        measures.get("PixelSpacing"),
+        dataset.get("PixelSpacing"),
+        dataset.get("ImagerPixelSpacing"),
+        dataset.get("NominalScannedPixelSpacing"),
+        dataset.get("PixelAspectRatio"),
+    ):
+        numbers = _numbers(value)
+        if len(numbers) == 2 and (numbers > 0).all():
+            return float(numbers[0]), float(numbers[1])
+    return 1.0, 1.0
 
 
 def _mosaic_slices(dataset: Dataset) -> int:

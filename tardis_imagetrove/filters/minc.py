@@ -7,8 +7,7 @@ import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-import tardis_imagetrove
-
+from .. import __version__
 from . import volume
 from .base import DicomSeries, Filter, FilterResult, Output
 from .minc2 import Attributes, Minc2Header, write_minc2
@@ -30,7 +29,7 @@ class MincFilter(Filter):
                 target = out / f"{stem}.mnc"
                 header = Minc2Header(
                     history=history(series, conversion),
-                    ident=f"tardis_imagetrove:{tardis_imagetrove.__version__}:{stem}",
+                    ident=f"tardis_imagetrove:{__version__}:{stem}",
                     attributes=attributes_of(image),
                     time_step=image.time_step() or 1.0,
                 )
@@ -60,7 +59,7 @@ def history(series: DicomSeries, conversion: volume.Conversion) -> str:
     """MINC's record of how a file came to be: a line with the time and the command."""
     now = datetime.now(timezone.utc).strftime("%a %b %d %H:%M:%S %Y")
     return (
-        f"{now}>>> tardis_imagetrove {tardis_imagetrove.__version__} minc"
+        f"{now}>>> tardis_imagetrove {__version__} minc"
         f" ({conversion.converter} {' '.join(conversion.arguments)}) {series.name},"
         f" {len(conversion.headers)} DICOM instances\n"
     )

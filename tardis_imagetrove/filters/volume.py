@@ -14,8 +14,7 @@ import pydicom
 from pydicom.pixels import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from tardis_imagetrove.errors import PermanentError
-
+from ..errors import PermanentError
 from .base import DicomSeries
 from .dcm2niix import PARTIAL_CODES, STEM, ExitCode, Run, find_dcm2niix, run_dcm2niix, version_of
 from .headers import Header, Planes, read_headers
