@@ -10,6 +10,7 @@ from django.db import models
 
 from .dicom import parse_field
 from .errors import PermanentError
+from .rapidconnect.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
 
 
 class InstrumentConfiguration(models.Model):

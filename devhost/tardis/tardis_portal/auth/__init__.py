@@ -1,1 +1,5 @@
 """Who somebody is, and what they may see."""
+
+from .authservice import AuthService
+
+auth_service = AuthService()
