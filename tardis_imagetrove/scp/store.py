@@ -1,0 +1,156 @@
+"""One C-STORE (PS3.4 annex B): from its command, over the passing bytes of its data set, to its status."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from ..spool import Incoming, Spool, SpoolError, SpoolFull, Stored, is_uid
+from . import dimse
+from .dimse import Command
+from .head import SERIES, SOP_CLASS, SOP_INSTANCE, HeadScanner, UnreadableDataSet
+from .negotiation import AcceptedContext, is_storage
+from .part10 import file_beginning
+
+logger = logging.getLogger("tardis_imagetrove.scp")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an operation fails: the status and comment of its response, a key for counting, words for the log."""
+
+    status: int
+    key: str
+    comment: str
+    words: str = ""
+    offending: tuple[int, int] | None = None
+
+
+class StoreOperation:
+    """Receives one instance into the spool.
+
+    A refusal does not end the association: what is left of the data set is read and thrown away,
+    and then the response says why.
+    """
+
+    def __init__(self, spool: Spool, context: AcceptedContext, command: Command) -> None:
+        self._command = command
+        self._incoming: Incoming | None = None
+        self._scanner = HeadScanner(context.transfer_syntax)
+        self.refusal = self._check_command(context)
+        self.outcome: Stored | None = None
+        self.bytes = 0
+        if self.refusal is None:
+            with self._failures():
+                self._incoming = spool.incoming()
+                self._incoming.write(
+                    file_beginning(command.sop_class, command.sop_instance, context.transfer_syntax)
+                )
+
+    def _check_command(self, context: AcceptedContext) -> Refusal | None:
+        command = self._command
+        if not is_storage(context.abstract_syntax):
+            return Refusal(
+                dimse.SOP_CLASS_NOT_SUPPORTED,
+                "not-storage",
+                "C-STORE on a presentation context of another service",
+            )
+        if not is_uid(command.sop_instance):
+            return Refusal(
+                dimse.INVALID_SOP_INSTANCE,
+                "bad-uid",
+                "Affected SOP Instance UID is not a valid UID",
+                f"Affected SOP Instance UID {command.sop_instance[:80]!r} is not a valid UID",
+                (0x0000, 0x1000),
+            )
+        if not is_uid(command.sop_class):
+            return Refusal(
+                dimse.CANNOT_UNDERSTAND,
+                "bad-uid",
+                "Affected SOP Class UID is not a valid UID",
+                f"Affected SOP Class UID {command.sop_class[:80]!r} is not a valid UID",
+                (0x0000, 0x0002),
+            )
+        if not command.has_data_set:
+            return Refusal(dimse.CANNOT_UNDERSTAND, "no-data-set", "C-STORE-RQ without a data set")
+        return None
+
+    @contextlib.contextmanager
+    def _failures(self):  # noqa: ANN202 (a context manager of no value)
+        """Turn whatever goes wrong into the refusal of this operation."""
+        try:
+            yield
+        except UnreadableDataSet as error:
+            self._refuse(
+                Refusal(dimse.CANNOT_UNDERSTAND, "unreadable", f"Data set: {error}", f"data set: {error}")
+            )
+        except SpoolFull as error:
+            self._refuse(Refusal(dimse.OUT_OF_RESOURCES, "disk-full", "Out of disk space", str(error)))
+        except SpoolError as error:
+            self._refuse(
+                Refusal(dimse.OUT_OF_RESOURCES_DISK_TROUBLE, "spool", "Storage is not available", str(error))
+            )
+        except Exception as error:
+            logger.exception("C-STORE of %s failed in an unforeseen way", self._command.sop_instance)
+            self._refuse(Refusal(dimse.PROCESSING_FAILURE, "internal", "Internal error", repr(error)))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        self.abandon()
+
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes of the data set."""
+        self.bytes += len(data)
+        if self._incoming is None:
+            return
+        with self._failures():
+            if not self._scanner.done:
+                self._scanner.feed(data)
+            self._incoming.write(data)
+
+    def finish(self) -> Refusal | None:
+        """Commit the instance; None means that it is durable and may be acknowledged."""
+        if self._incoming is not None:
+            self.refusal = self._check_data_set()
+            if self.refusal is None:
+                with self._failures():
+                    self.outcome = self._incoming.commit(
+                        self._scanner.found[SERIES], self._command.sop_instance
+                    )
+        self.abandon()
+        return self.refusal
+
+    def _check_data_set(self) -> Refusal | None:
+        found = self._scanner.found
+        for tag, name, sent in (
+            (SOP_CLASS, "SOPClassUID", self._command.sop_class),
+            (SOP_INSTANCE, "SOPInstanceUID", self._command.sop_instance),
+            (SERIES, "SeriesInstanceUID", None),
+        ):
+            value = found.get(tag, "")
+            if not is_uid(value):
+                how = f"is not a valid UID: {value[:80]!r}" if value else "is missing"
+                return Refusal(
+                    dimse.CANNOT_UNDERSTAND,
+                    "bad-uid",
+                    f"{name} of the data set {how}"[:64],
+                    f"{name} {how}",
+                    tag,
+                )
+            if sent is not None and value != sent:
+                return Refusal(
+                    dimse.DATA_SET_DOES_NOT_MATCH,
+                    "uid-mismatch",
+                    f"{name} differs between command and data set",
+                    f"{name} is {sent} in the command and {value} in the data set",
+                    tag,
+                )
+        return None
+
+    def abandon(self) -> None:
+        """Remove the temporary file, whether the instance was committed or not."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            with contextlib.suppress(SpoolError):
+                incoming.__exit__(None, None, None)
