@@ -1,1 +1,105 @@
-"""System checks: what is wrong with a site's configuration, told before it loses anybody a scan."""
+"""System checks: what is wrong with a site's configuration, told before it costs anybody a scan.
+
+Their ids are stable and listed in ``docs/install.md``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.core import checks
+from django.urls import NoReverseMatch, reverse
+
+from .conf import DEFAULTS, settings
+from .errors import PermanentError
+from .filters import registry
+
+#: Settings that are numbers, with the smallest value that makes sense.
+_NUMBERS = {
+    "SPOOL_RESERVE_MIB": 0,
+    "QUIET_SECONDS": 0,
+    "STALL_SECONDS": 1,
+    "RETRY_SECONDS": 1,
+    "RETRY_SECONDS_MAX": 1,
+}
+
+
+@checks.register("imagetrove")
+def check_settings(**_: object) -> list[checks.CheckMessage]:
+    """The ``IMAGETROVE`` setting: its keys, types, and the folders that it names."""
+    return [*_check_keys(), *_check_numbers(), *_check_folders(), *_check_filters()]
+
+
+def _check_keys() -> Iterator[checks.CheckMessage]:
+    for key in sorted(settings.given().keys() - DEFAULTS.keys()):
+        yield checks.Error(
+            f"IMAGETROVE[{key!r}] is no setting of this app.",
+            hint=f"The settings are {', '.join(sorted(DEFAULTS))}.",
+            id="imagetrove.E001",
+        )
+
+
+def _check_numbers() -> Iterator[checks.CheckMessage]:
+    for key, least in _NUMBERS.items():
+        value = getattr(settings, key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+            yield checks.Error(
+                f"IMAGETROVE[{key!r}] is {value!r}: it must be a number of at least {least}.",
+                id="imagetrove.E002",
+            )
+
+
+def _check_folders() -> Iterator[checks.CheckMessage]:
+    if not settings.SPOOL:
+        yield checks.Error(
+            "IMAGETROVE['SPOOL'] is not set.",
+            hint="Name the folder in which received files wait until they are archived.",
+            id="imagetrove.E003",
+        )
+    for key in ("SPOOL", "SCRATCH"):
+        value = getattr(settings, key)
+        if value and not _can_be_written(Path(value)):
+            yield checks.Error(
+                f"IMAGETROVE[{key!r}]: {value} cannot be written by this user.", id="imagetrove.E004"
+            )
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether the folder, or the one in which it would be made, can be written."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _check_filters() -> Iterator[checks.CheckMessage]:
+    for path in settings.FILTERS:
+        try:
+            registry.load([path])
+        except PermanentError as error:
+            yield checks.Error(f"{error}.", id="imagetrove.E005")
+    try:
+        found = registry.load()
+    except PermanentError:
+        return
+    for conversion in found.values():
+        for problem in conversion.problems():
+            yield checks.Warning(f"Filter {conversion.name}: {problem}.", id="imagetrove.W001")
+
+
+@checks.register("imagetrove")
+def check_mounted(**_: object) -> list[checks.CheckMessage]:
+    """Whether MyTARDIS has mounted the app's pages, which it omits without a word when it cannot."""
+    try:
+        reverse("tardis_imagetrove:index")
+    except NoReverseMatch:
+        return [
+            checks.Warning(
+                "The pages of tardis_imagetrove are not mounted.",
+                hint="INSTALLED_APPS must hold 'tardis_imagetrove' itself, not a class of its apps module;"
+                " importing tardis_imagetrove.urls by hand shows any other cause.",
+                id="imagetrove.W002",
+            )
+        ]
+    return []

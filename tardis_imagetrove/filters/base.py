@@ -94,3 +94,7 @@ class Filter(ABC):
             PermanentError: the input cannot be converted; the text names the file or the tag.
             RetriableError: something outside is missing for now (scratch disk full).
         """
+
+    def problems(self) -> list[str]:
+        """What this installation lacks for the filter (a program, a library), for the system check."""
+        return []

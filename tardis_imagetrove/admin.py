@@ -1,0 +1,159 @@
+"""Admin: instruments are configured here, and operators see how series stand and have them tried again."""
+
+from __future__ import annotations
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from .errors import RetriableError
+from .filters import registry
+from .models import Archive, FilterRun, InstrumentConfiguration, Series
+
+
+class LinesField(forms.CharField):
+    """A list of names, one a line."""
+
+    widget = forms.Textarea
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(widget=forms.Textarea(attrs={"rows": 3, "cols": 60}), **kwargs)
+
+    def prepare_value(self, value: object) -> object:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: object) -> list[str]:
+        return [line.strip() for line in (super().to_python(value) or "").splitlines() if line.strip()]
+
+
+class PairsField(LinesField):
+    """Name/value pairs, one ``Name = value`` a line."""
+
+    def prepare_value(self, value: object) -> object:
+        return super().prepare_value([" = ".join(pair) for pair in value] if isinstance(value, list) else value)
+
+    def to_python(self, value: object) -> list[list[str]]:
+        pairs = []
+        for line in super().to_python(value):
+            name, equals, wanted = line.partition("=")
+            if not equals:
+                raise forms.ValidationError(f"{line!r} needs an = between the DICOM field and its value.")
+            pairs.append([name.strip(), wanted.strip()])
+        return pairs
+
+
+class InstrumentConfigurationForm(forms.ModelForm):
+    instrument = PairsField(
+        help_text="DICOM fields and the values that must all hold, one a line: ManufacturerModelName = Skyra"
+    )
+    experiment_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
+    dataset_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
+    default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
+    filters = LinesField(required=False, help_text="Conversion filters to run, one a line; none means all.")
+
+    class Meta:
+        model = InstrumentConfiguration
+        exclude = ()
+
+    def clean_filters(self) -> list[str]:
+        names = self.cleaned_data["filters"]
+        unknown = sorted(set(names) - registry.load().keys())
+        if unknown:
+            raise forms.ValidationError(
+                f"No such filter: {', '.join(unknown)}. There are {', '.join(registry.load())}."
+            )
+        return names
+
+
+@admin.register(InstrumentConfiguration)
+class InstrumentConfigurationAdmin(admin.ModelAdmin):
+    form = InstrumentConfigurationForm
+    list_display = ("name", "enabled", "mytardis_instrument", "owner", "project_field", "modified")
+    list_filter = ("enabled",)
+    raw_id_fields = ("owner",)
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "instrument", "experiment_title", "dataset_title")}),
+        ("In MyTARDIS", {"fields": ("mytardis_instrument", "owner", "storage_box")}),
+        ("Project", {"fields": ("project_field", "project_pattern", "project_group")}),
+        (
+            "Metadata",
+            {
+                "fields": (
+                    "schema_experiment",
+                    "schema_dataset",
+                    "schema_file",
+                    "default_institution_name",
+                    "default_institutional_department_name",
+                    "default_institutional_address",
+                    "default_operators",
+                    "identifying_metadata",
+                )
+            },
+        ),
+        ("Conversion", {"fields": ("quiet_seconds", "filters")}),
+    )
+
+
+class ReadOnly:
+    """What is recorded by ingest is shown and not edited."""
+
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+
+class ArchiveInline(ReadOnly, admin.TabularInline):
+    model = Archive
+    fields = ("version", "instance_count", "datafile", "created")
+    extra = 0
+
+
+@admin.register(Series)
+class SeriesAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("__str__", "state", "reason", "configuration", "directory", "modified")
+    list_filter = ("state", "configuration", "modality")
+    search_fields = ("series_uid", "study_uid", "description", "directory")
+    inlines = (ArchiveInline,)
+    actions = ("ingest_now",)
+
+    @admin.action(description="Ingest now: take it as complete, or try it again", permissions=["view"])
+    def ingest_now(self, request: HttpRequest, queryset: QuerySet[Series]) -> None:
+        from .tasks import queue_series
+
+        try:
+            for uid in queryset.values_list("series_uid", flat=True):
+                queue_series(uid)
+        except RetriableError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, "Queued.", messages.SUCCESS)
+
+
+@admin.register(FilterRun)
+class FilterRunAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("filter", "archive", "state", "reason", "attempts", "seconds", "converter", "modified")
+    list_filter = ("state", "filter")
+    search_fields = ("archive__series__series_uid", "archive__series__description")
+    list_select_related = ("archive__series",)
+    actions = ("run_again",)
+
+    @admin.action(description="Run again", permissions=["view"])
+    def run_again(self, request: HttpRequest, queryset: QuerySet[FilterRun]) -> None:
+        from .tasks import queue_run
+
+        finished = queryset.exclude(state__in=(FilterRun.State.QUEUED, FilterRun.State.RUNNING))
+        ids = list(finished.values_list("pk", flat=True))
+        FilterRun.objects.filter(pk__in=ids).update(state=FilterRun.State.QUEUED)
+        try:
+            for run_id in ids:
+                queue_run(run_id)
+        except RetriableError as error:
+            self.message_user(request, f"{error}; they are tried again later.", messages.WARNING)
+        else:
+            self.message_user(request, f"{len(ids)} queued.", messages.SUCCESS)

@@ -1,0 +1,89 @@
+"""Fixtures shared by all rooms: a spool, an instrument's configuration, a way to deliver a series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tardis_imagetrove.phantom import oblique_mr_series
+from tardis_imagetrove.spool import Spool
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path / "spool", reserve_bytes=0)
+    spool.prepare()
+    return spool
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def deliver(spool: Spool, *paths: Path) -> list[bytes]:
+    """Put files into the spool as the receiver does; returns their bytes."""
+    contents = []
+    for path in paths:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        with spool.incoming() as incoming:
+            incoming.write(path.read_bytes())
+            incoming.commit(str(header.SeriesInstanceUID), str(header.SOPInstanceUID))
+        contents.append(path.read_bytes())
+    return contents
+
+
+def phantom(folder: Path, **kwargs) -> list[Path]:
+    """A small generated series."""
+    return oblique_mr_series(folder, **{"slices": 6, "rows": 24, "columns": 20, **kwargs})
+
+
+def series_uid(path: Path) -> str:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID)
+
+
+def configure(owner, **changes):
+    """The configuration of the instrument that the generated series come from."""
+    from tardis_imagetrove.models import InstrumentConfiguration
+
+    return InstrumentConfiguration.objects.create(
+        **{
+            "name": "Phantom MR",
+            "instrument": [["ManufacturerModelName", "Phantom generator"]],
+            "experiment_title": ["PatientID"],
+            "dataset_title": ["SeriesDescription"],
+            "default_institution_name": "University of Example",
+            "default_institutional_department_name": "Centre for Imaging",
+            "default_institutional_address": "1 Example Road",
+            "default_operators": ["operator.one@example.edu"],
+            "schema_experiment": "http://example.edu/schema/1",
+            "schema_dataset": "http://example.edu/schema/2",
+            "schema_file": "http://example.edu/schema/3",
+            "owner": owner,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def owner(transactional_db, django_user_model):
+    return django_user_model.objects.create_user("facility", password="facility")
+
+
+@pytest.fixture
+def box(owner, tmp_path: Path):
+    """A storage box of the test's own."""
+    from tardis.tardis_portal.models import StorageBox
+
+    (tmp_path / "store").mkdir()
+    box = StorageBox.create_local_box(str(tmp_path / "store"))
+    return box
+
+
+@pytest.fixture
+def configuration(owner, box):
+    return configure(owner, storage_box=box)

@@ -1,0 +1,158 @@
+"""Placement: which instrument, experiment, dataset and project a header names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from tardis_imagetrove.ingest.placement import (
+    Rule,
+    Unplaceable,
+    directory_name,
+    place,
+    place_all,
+    project_number,
+)
+
+RULE = Rule(
+    id=1,
+    name="Skyra",
+    owner_id=7,
+    instrument=(("Manufacturer", "SIEMENS"), ("ManufacturerModelName", "Skyra")),
+    experiment_title=("PatientID", "StudyDescription"),
+    dataset_title=("SeriesDescription",),
+    project_field="ReferringPhysicianName",
+    project_pattern=r"\d{5}",
+)
+
+
+def header(**values) -> Dataset:
+    made = Dataset()
+    for keyword, value in {
+        "Manufacturer": "SIEMENS",
+        "ManufacturerModelName": "Skyra",
+        "PatientID": "P1",
+        "StudyDescription": "Brain",
+        "SeriesDescription": "t1",
+        "ReferringPhysicianName": "12345^Smith",
+        **values,
+    }.items():
+        if value is not None:
+            setattr(made, keyword, value)
+    return made
+
+
+def test_all_pairs_must_hold():
+    assert place(header(), [RULE]).rule_id == 1
+    with pytest.raises(Unplaceable, match="Skyra: ManufacturerModelName is 'Prisma', not 'Skyra'"):
+        place(header(ManufacturerModelName="Prisma"), [RULE])
+
+
+def test_padding_is_no_part_of_a_value():
+    assert place(header(Manufacturer="SIEMENS "), [RULE]).rule_id == 1
+
+
+def test_two_instruments_are_one_too_many_and_both_are_named():
+    other = Rule(
+        2, "Any Siemens", 7, (("Manufacturer", "SIEMENS"),), ("PatientID",), ("SeriesDescription",)
+    )
+    with pytest.raises(Unplaceable, match="more than one instrument: Skyra, Any Siemens"):
+        place(header(), [RULE, other])
+
+
+def test_without_any_instrument_it_says_so():
+    with pytest.raises(Unplaceable, match="no instrument is configured"):
+        place(header(), [])
+
+
+def test_titles_are_the_fields_joined():
+    placement = place(header(), [RULE])
+    assert (placement.experiment_title, placement.dataset_title) == ("P1/Brain", "t1")
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_title_field_without_a_value_is_named(value):
+    with pytest.raises(Unplaceable, match="has no SeriesDescription, which Skyra needs for the dataset's title"):
+        place(header(SeriesDescription=value), [RULE])
+
+
+def test_titles_that_look_alike_are_told_apart_by_their_fields():
+    one = place(header(PatientID="a/b", StudyDescription="c"), [RULE])
+    other = place(header(PatientID="a", StudyDescription="b/c"), [RULE])
+    assert one.experiment_title == other.experiment_title
+    assert one.experiment_key != other.experiment_key
+
+
+def test_a_title_is_cut_to_what_mytardis_holds_and_stays_distinct():
+    one = place(header(PatientID="x" * 500 + "1"), [RULE])
+    other = place(header(PatientID="x" * 500 + "2"), [RULE])
+    assert len(one.experiment_title) == 400
+    assert one.experiment_key != other.experiment_key
+
+
+def test_series_of_two_projects_never_share_an_experiment():
+    one = place(header(), [RULE])
+    other = place(header(ReferringPhysicianName="54321"), [RULE])
+    nobody = place(header(ReferringPhysicianName="Smith"), [RULE])
+    assert (one.group, other.group, nobody.group) == ("Project 12345", "Project 54321", "")
+    assert len({one.experiment_key, other.experiment_key, nobody.experiment_key}) == 3
+    assert len({one.dataset_key, other.dataset_key, nobody.dataset_key}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "number"),
+    [
+        ("12345", r"\d{5}", "12345"),
+        ("P12345^Smith", r"\d{5}", "12345"),
+        ("12345^12345", r"\d{5}", "12345"),
+        ("123456", r"\d{5}", ""),
+        ("1123456", r"\d{5}", ""),
+        ("Smith", r"\d{5}", ""),
+        ("project AB-77", r"project ([A-Z]+-\d+)", "AB-77"),
+        ("", r"\d*", ""),
+    ],
+)
+def test_the_project_is_never_a_piece_of_a_longer_number(text, pattern, number):
+    assert project_number(text, pattern) == number
+
+
+def test_two_projects_in_one_field_are_refused():
+    with pytest.raises(Unplaceable, match="ReferringPhysicianName names more than one project: 12345, 54321"):
+        place(header(ReferringPhysicianName="12345 54321"), [RULE])
+
+
+def test_instances_that_disagree_hold_the_series():
+    with pytest.raises(Unplaceable, match="disagree.*PatientID is 'P1' and 'P2'"):
+        place_all([header(), header(PatientID="P2")], [RULE])
+
+
+def test_a_private_tag_names_an_instrument():
+    made = header()
+    made.add_new((0x0019, 0x100A), "LO", "special")
+    rule = Rule(3, "Private", 7, (("(0019,100a)", "special"),), ("PatientID",), ("SeriesDescription",))
+    assert place(made, [rule]).rule_id == 3
+
+
+@given(st.integers(0, 99999) | st.text(), st.text())
+def test_a_directory_is_one_safe_component(number, description):
+    name = directory_name(number, description)
+    assert name
+    assert len(name) <= 80
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+
+
+@pytest.mark.parametrize(
+    ("number", "description", "name"),
+    [
+        (3, "t1_mprage_sag", "0003_t1_mprage_sag"),
+        (12, "T2*/SWI (3 mm)", "0012_T2_SWI_3_mm"),
+        (1, "Schädel", "0001_Schadel"),
+        (1, "头", "0001_series"),
+        ("", "../../etc", "0000_etc"),
+        (None, "", "0000_series"),
+    ],
+)
+def test_directories_read_like_the_series(number, description, name):
+    assert directory_name(number, description) == name

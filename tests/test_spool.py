@@ -1,0 +1,173 @@
+"""The spool: what is committed is whole and durable, whatever else happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tardis_imagetrove.spool import Spool, SpoolError, SpoolFull, Stored, is_uid
+
+
+def store(spool: Spool, content: bytes, series: str = "1.2", sop: str = "1.2.3") -> Stored:
+    with spool.incoming() as incoming:
+        incoming.write(content)
+        return incoming.commit(series, sop)
+
+
+def test_a_committed_file_is_listed_with_its_uid_and_bytes(spool):
+    assert store(spool, b"abc") is Stored.NEW
+    (file,) = spool.files("1.2")
+    assert (file.sop_instance_uid, file.path.read_bytes()) == ("1.2.3", b"abc")
+    assert spool.series_uids() == ["1.2"]
+
+
+def test_the_same_bytes_again_are_kept_once_and_other_bytes_beside_them(spool):
+    assert [store(spool, b"abc"), store(spool, b"abc"), store(spool, b"abd"), store(spool, b"abd")] == [
+        Stored.NEW,
+        Stored.IDENTICAL,
+        Stored.DIFFERENT,
+        Stored.IDENTICAL,
+    ]
+    files = spool.files("1.2")
+    assert sorted(file.path.read_bytes() for file in files) == [b"abc", b"abd"]
+    assert {file.sop_instance_uid for file in files} == {"1.2.3"}
+
+
+def test_what_is_not_committed_leaves_nothing(spool):
+    with pytest.raises(ZeroDivisionError), spool.incoming() as incoming:
+        incoming.write(b"abc")
+        raise ZeroDivisionError
+    assert spool.series_uids() == []
+    assert not [path for path in spool.root.rglob("*.part")]
+
+
+@pytest.mark.parametrize("uid", ["", "../x", "1.2/3", "1..2", "1.2.", "1" * 65, "1.2\n", "x", "１.2"])
+def test_a_uid_that_is_none_never_becomes_a_path(spool, uid):
+    with spool.incoming() as incoming:
+        incoming.write(b"abc")
+        with pytest.raises(ValueError, match="not a DICOM UID"):
+            incoming.commit(uid, "1.2")
+        with pytest.raises(ValueError, match="not a DICOM UID"):
+            incoming.commit("1.2", uid)
+
+
+@given(st.text())
+def test_what_passes_for_a_uid_is_one_path_component(text):
+    if is_uid(text):
+        assert Path(text).name == text
+        assert text not in (".", "..")
+        assert text.isascii()
+
+
+def test_below_the_reserve_nothing_is_begun(tmp_path):
+    spool = Spool(tmp_path, reserve_bytes=2**62)
+    spool.prepare()
+    with pytest.raises(SpoolFull, match="reserve"):
+        spool.incoming()
+
+
+def test_a_spool_that_cannot_be_made_says_where(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match="file"):
+        Spool(tmp_path / "file" / "spool").prepare()
+
+
+def test_a_lock_is_held_by_one_and_freed_by_death(spool, tmp_path):
+    code = (
+        "import sys, time; from tardis_imagetrove.spool import Spool\n"
+        f"with Spool({str(spool.root)!r}).lock('1.2') as mine: print(mine, flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline().strip() == "True"
+    with spool.lock("1.2") as mine:
+        assert not mine
+    child.kill()
+    child.wait()
+    with spool.lock("1.2") as mine:
+        assert mine
+    assert not list((spool.root / "locks").iterdir())
+
+
+def test_a_dead_receivers_leftovers_go_and_a_living_ones_stay(spool, tmp_path):
+    code = (
+        "import time; from tardis_imagetrove.spool import Spool\n"
+        f"spool = Spool({str(spool.root)!r}, 0); spool.prepare(); incoming = spool.incoming(); incoming.write(b'x')\n"
+        "print(incoming.path, flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    part = Path(child.stdout.readline().strip())
+    Spool(spool.root, 0).prepare()
+    assert part.exists()
+    child.kill()
+    child.wait()
+    Spool(spool.root, 0).prepare()
+    assert not part.exists()
+
+
+def test_a_series_that_gains_a_file_has_another_token_and_an_empty_one_has_none(spool):
+    assert spool.token("1.2") is None
+    store(spool, b"abc")
+    first = spool.token("1.2")
+    store(spool, b"abc", sop="1.2.4")
+    assert spool.token("1.2") != first
+    spool.discard("1.2", spool.files("1.2"))
+    assert spool.token("1.2") is None
+    assert spool.series_uids() == []
+
+
+def test_clearing_leaves_what_arrived_meanwhile(spool):
+    store(spool, b"abc")
+    files = spool.files("1.2")
+    store(spool, b"late", sop="1.2.4")
+    spool.discard("1.2", files)
+    assert [file.sop_instance_uid for file in spool.files("1.2")] == ["1.2.4"]
+
+
+@pytest.mark.slow
+def test_many_processes_storing_and_clearing_at_once_lose_nothing(spool, tmp_path):
+    code = (
+        "import sys; from tardis_imagetrove.spool import Spool\n"
+        f"spool = Spool({str(spool.root)!r}, 0); spool.prepare()\n"
+        "for number in range(100):\n"
+        "    with spool.incoming() as incoming:\n"
+        "        incoming.write(b'%d' % number)\n"
+        "        incoming.commit('1.2', f'1.{number}')\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    taken = set()
+    while any(child.poll() is None for child in children) or spool.files("1.2"):
+        files = spool.files("1.2")
+        taken |= {file.path.read_bytes() for file in files}
+        spool.discard("1.2", files)
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert taken == {b"%d" % number for number in range(100)}
+
+
+@pytest.mark.slow
+def test_a_killed_receiver_leaves_whole_files_only(spool, tmp_path):
+    code = (
+        "from tardis_imagetrove.spool import Spool\n"
+        f"spool = Spool({str(spool.root)!r}, 0); spool.prepare()\n"
+        "for number in range(10**6):\n"
+        "    with spool.incoming() as incoming:\n"
+        "        for _ in range(10): incoming.write(b'x' * 1000)\n"
+        "        incoming.commit('1.2', f'1.{number}')\n"
+        "    print(number, flush=True)\n"
+    )
+    for moment in (0.11, 0.23, 0.31):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        child.stdout.readline()
+        time.sleep(moment)
+        os.kill(child.pid, signal.SIGKILL)
+        acknowledged = [int(line) for line in child.stdout.read().split()]
+        names = {file.path.name for file in spool.files("1.2")}
+        assert {f"1.{number}.dcm" for number in acknowledged} <= names
+        assert {file.path.stat().st_size for file in spool.files("1.2")} == {10000}
