@@ -128,7 +128,6 @@ TIME_ZONE = "Australia/Melbourne"
 IS_DST = True
 LANGUAGE_CODE = "en-us"
 USE_I18N = True
-USE_L10N = True
 STATIC_URL = "/static/"
 STATIC_ROOT = str(STATE / "static")
 MEDIA_URL = ""
@@ -138,7 +137,6 @@ DEFAULT_STORAGE_BASE_DIR = _in_state("store")
 FILE_STORE_PATH = DEFAULT_STORAGE_BASE_DIR
 MEDIA_ROOT = DEFAULT_STORAGE_BASE_DIR
 METADATA_STORE_PATH = _in_state("metadata")
-DEFAULT_FILE_STORAGE = "tardis.tardis_portal.storage.MyTardisLocalFileSystemStorage"
 REQUIRE_DATAFILE_CHECKSUMS = True
 REQUIRE_DATAFILE_SIZES = True
 COMPUTE_MD5 = True
@@ -215,3 +213,19 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(STATE / "celerybeat-schedule")
 
 # The app under development
 IMAGETROVE = {"SPOOL": _in_state("spool")}
+
+# Signing in through the federation, as docs/rapid-connect.md has it for a MyTARDIS
+if "tardis_imagetrove" in INSTALLED_APPS:
+    ROOT_URLCONF = "tardis_imagetrove.rapidconnect.root_urls"
+    AUTHENTICATION_BACKENDS.insert(0, "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend")
+    LOGIN_VIEWS = {SITE_ID: "tardis_imagetrove.rapidconnect.views.sign_in"}
+
+# A stand-in for the federation, where this variable names the host's own address (http://127.0.0.1:8000)
+DEVHOST_FEDERATION = os.environ.get("DEVHOST_FEDERATION", "")
+if DEVHOST_FEDERATION:
+    from devhost.federation.setup import rapid_connect_config
+
+    INSTALLED_APPS.append("devhost.federation")
+    RAPID_CONNECT_ENABLED = True
+    RAPID_CONNECT_CONFIG = rapid_connect_config(DEVHOST_FEDERATION, STATE)
+    ROOT_URLCONF = "devhost.federation.urls"
