@@ -9,22 +9,21 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import Tag
 
 TAGS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "Modality",
     "ImageType",
-    "Manufacturer",
-    "SamplesPerPixel",
     "PhotometricInterpretation",
     "NumberOfFrames",
     "Rows",
     "Columns",
-    "BitsAllocated",
     "InstanceNumber",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -42,8 +41,8 @@ TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 
-SIEMENS_MOSAIC_TAGS = ((0x0019, 0x100A), (0x0029, 0x0010), (0x0029, 0x1010), (0x0029, 0x1020))
-"""NumberOfImagesInMosaic, and the CSA headers with their private creator."""
+PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+"""Float, double float and integer pixel data."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,8 @@ class Header:
     Attributes:
         frames: pixel frames in the file (a mosaic is one frame).
         slices: images of the patient in it (a mosaic holds many).
+        has_pixels: it has a pixel data element, and a matrix.
+        photometric: PhotometricInterpretation.
         mosaic: slices in a Siemens mosaic, 0 when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
@@ -96,9 +97,10 @@ class Header:
     sop_class_uid: str
     modality: str
     transfer_syntax: str
+    has_pixels: bool
+    photometric: str
     rows: int
     columns: int
-    samples: int
     frames: int
     mosaic: int
     instance_number: int
@@ -108,12 +110,30 @@ class Header:
     pixel_size: tuple[float, float]
 
     @property
-    def has_pixels(self) -> bool:
-        return self.rows > 0 and self.columns > 0
-
-    @property
     def slices(self) -> int:
         return self.mosaic or self.frames
+
+    @property
+    def tiles(self) -> int:
+        """Along each edge of a mosaic; 1 when it is none."""
+        return int(np.ceil(np.sqrt(self.mosaic or 1)))
+
+    @property
+    def slice_matrix(self) -> tuple[int, int]:
+        """Columns and rows of one slice."""
+        return self.columns // self.tiles, self.rows // self.tiles
+
+    def frame_of(self, index: int) -> int:
+        """The frame that holds slice ``index``."""
+        return 0 if self.mosaic else index
+
+    def tile_of(self, pixels: np.ndarray, index: int) -> np.ndarray:
+        """Slice ``index`` of its frame's pixels."""
+        if not self.mosaic:
+            return pixels
+        columns, rows = self.slice_matrix
+        top, left = index // self.tiles * rows, index % self.tiles * columns
+        return pixels[top : top + rows, left : left + columns]
 
 
 def read_headers(files: Iterable[Path]) -> tuple[list[Header], list[str]]:
@@ -146,12 +166,26 @@ def read_header(path: Path) -> Header:
         InvalidDicomError: the file is no DICOM.
         ValueError: an attribute has a value that cannot be (``Rows`` = "many").
     """
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+    met_pixels = False
+
+    def at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal met_pixels
+        met_pixels = met_pixels or tag in PIXEL_TAGS
+        return met_pixels
+
+    def read(tags: list | None) -> Dataset:
+        nonlocal met_pixels
+        met_pixels = False
+        with path.open("rb") as file:
+            return read_partial(file, at_pixels, specific_tags=tags)
+
+    dataset = read([Tag(tag_for_keyword(name)) for name in TAGS])
     mosaic = 0
     if "MOSAIC" in _texts(dataset, "ImageType"):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        dataset = read(None)
         mosaic = _mosaic_slices(dataset)
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = _whole(dataset, "NumberOfFrames") or 1
+    rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     meta = getattr(dataset, "file_meta", Dataset())
     return Header(
         path=path,
@@ -159,17 +193,38 @@ def read_header(path: Path) -> Header:
         sop_class_uid=str(dataset.get("SOPClassUID", "")),
         modality=str(dataset.get("Modality", "")),
         transfer_syntax=str(meta.get("TransferSyntaxUID", "")),
-        rows=int(dataset.get("Rows") or 0),
-        columns=int(dataset.get("Columns") or 0),
-        samples=int(dataset.get("SamplesPerPixel") or 1),
+        has_pixels=met_pixels and rows > 0 and columns > 0,
+        photometric=str(dataset.get("PhotometricInterpretation", "")),
+        rows=rows,
+        columns=columns,
         frames=frames,
         mosaic=mosaic,
-        instance_number=int(dataset.get("InstanceNumber") or 0),
+        instance_number=_instance_number(dataset),
         planes=_mosaic_planes(dataset) if mosaic else planes_of(dataset, frames),
         scaling=_scaling(dataset, frames),
         windows=_windows(dataset),
         pixel_size=_pixel_size(dataset),
     )
+
+
+def _whole(dataset: Dataset, keyword: str) -> int:
+    """A whole number, 0 when it is absent or empty.
+
+    Raises:
+        ValueError: the attribute holds something else; the text names it.
+    """
+    try:
+        return int(dataset.get(keyword) or 0)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{keyword} is no number ({error})") from None
+
+
+def _instance_number(dataset: Dataset) -> int:
+    """For order only, so a bad one is no trouble."""
+    try:
+        return _whole(dataset, "InstanceNumber")
+    except ValueError:
+        return 0
 
 
 def planes_of(dataset: Dataset, frames: int = 1) -> Planes | None:

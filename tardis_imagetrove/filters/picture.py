@@ -13,7 +13,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from pydicom import dcmread
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from ..errors import PermanentError
 from . import volume
@@ -125,6 +125,13 @@ def views_of(image: volume.Image) -> list[View]:
     sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
     x, y, z = (float(sizes[int(np.flatnonzero(orientation[:, 0] == axis)[0])]) for axis in range(3))
     middle = [length // 2 for length in turned.shape]
+    directions = image.affine[:3, :3] / sizes
+
+    def title(name: str, normal: int) -> str:
+        """With the angle between the plane and the one that it is named after, from 2 degrees on."""
+        axis = directions[:, int(np.flatnonzero(orientation[:, 0] == normal)[0])]
+        angle = np.degrees(np.arccos(min(1.0, abs(axis[normal]))))
+        return name if angle < 2 else f"{name}, {angle:.0f}\N{DEGREE SIGN} oblique"
 
     def real(plane: np.ndarray) -> np.ndarray:
         if plane.dtype.names:
@@ -136,9 +143,9 @@ def views_of(image: volume.Image) -> list[View]:
     coronal = real(turned[:, middle[1], :]).swapaxes(0, 1)[::-1, ::-1]
     sagittal = real(turned[middle[0], :, :]).swapaxes(0, 1)[::-1, ::-1]
     return [
-        View("axial", axial, (y, x), ("R", "L", "A", "P")),
-        View("coronal", coronal, (z, x), ("R", "L", "S", "I")),
-        View("sagittal", sagittal, (z, y), ("A", "P", "S", "I")),
+        View(title("axial, from the feet", 2), axial, (y, x), ("R", "L", "A", "P")),
+        View(title("coronal, from the front", 1), coronal, (z, x), ("R", "L", "S", "I")),
+        View(title("sagittal, from the left", 0), sagittal, (z, y), ("A", "P", "S", "I")),
     ]
 
 
@@ -249,7 +256,7 @@ def draw_sheet(headers: Sequence[Header]) -> tuple[Pillow.Image, list[str]]:
             tiles.append(frame_picture(header, index))
         except Exception as error:  # as many kinds of error as there are decoders
             troubles.append(
-                f"{header.path.name}: frame {index + 1} could not be drawn: {str(error).splitlines()[0]}"
+                f"{header.path.name}: frame {index + 1} could not be drawn: {volume.in_one_line(error)}"
             )
     if not tiles:
         raise PermanentError("No frame could be drawn. " + "; ".join(troubles))
@@ -258,10 +265,9 @@ def draw_sheet(headers: Sequence[Header]) -> tuple[Pillow.Image, list[str]]:
 
 def frame_picture(header: Header, index: int) -> Pillow.Image:
     """One frame in its own colours or its window, with square pixels."""
-    pixels = pixel_array(header.path, index=index)
+    pixels = volume.frame_pixels(header, index)
     dataset = dcmread(header.path, stop_before_pixels=True)
-    photometric = str(dataset.get("PhotometricInterpretation", ""))
-    if photometric == "PALETTE COLOR":
+    if header.photometric == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
         if pixels.dtype != np.uint8:
             pixels = (pixels >> 8).astype(np.uint8)
@@ -276,7 +282,7 @@ def frame_picture(header: Header, index: int) -> Pillow.Image:
         else:
             values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
         grey = to_bytes(values, choose_window(values, header.windows))
-        if photometric == "MONOCHROME1":
+        if header.photometric == "MONOCHROME1":
             grey = 255 - grey
         tile = Pillow.fromarray(grey).convert("RGB")
     down, across = header.pixel_size

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
 from pydicom.pixels import pixel_array
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from ..errors import PermanentError
 from .base import DicomSeries
@@ -28,6 +28,9 @@ positions with three or more decimals."""
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
 
+MOST_COMPARED = 8
+"""Instances that one slice is compared with when many lie at its place (time series, directions)."""
+
 LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50",
     "1.2.840.10008.1.2.4.51",
@@ -41,6 +44,19 @@ irreversible JPEG 2000)."""
 _COMPRESSION_TROUBLE = re.compile(r"compress|fragment|jpe?g|transfer syntax|RLE|decod", re.IGNORECASE)
 
 
+class Origin(Enum):
+    """Where an image's voxels come from."""
+
+    SCANNER = "the scanner"
+    EVENED = "interpolated to even distances"
+    STRAIGHTENED = "straightened for the gantry's tilt"
+    OVERLAY = "drawn from an overlay"
+
+
+_MADE_BY_CONVERTER = {"Eq": Origin.EVENED, "Tilt": Origin.STRAIGHTENED, "ROI": Origin.OVERLAY}
+"""The suffixes of images that dcm2niix makes beside the scanner's."""
+
+
 @dataclass(frozen=True)
 class Image:
     """One volume, or one series of volumes over time, that a DICOM series holds.
@@ -52,7 +68,7 @@ class Image:
         affine: voxel index to mm in NIfTI's world (RAS), float64, shape (4, 4); from the DICOM headers
             where they say it, which is finer than the file's float32.
         slope, intercept: from stored to real values, float64.
-        made_up: how its voxels were interpolated, when they are not the scanner's (``_Eq``, ``_Tilt``).
+        origin: whether its voxels are the scanner's own.
         placed: the headers say where its slices lie.
     """
 
@@ -64,7 +80,7 @@ class Image:
     affine: np.ndarray
     slope: float = 1.0
     intercept: float = 0.0
-    made_up: str = ""
+    origin: Origin = Origin.SCANNER
     placed: bool = False
 
     def stored(self) -> np.ndarray:
@@ -134,12 +150,13 @@ def convert(series: DicomSeries, folder: Path) -> Conversion:
     for path, name in names.items():
         (source / name).symlink_to(path.resolve())
     attempt = _attempt(source, folder / "out", headers, names)
-    encoded = [header for header in headers if _is_encoded(header)]
-    if encoded and attempt.refused_compression:
-        undecodable = _decode(encoded, source, names)
+    if attempt.misunderstood or (attempt.wants_decoding and any(map(_is_encoded, headers))):
+        undecodable = _rewrite(headers, source, names)
         again = _attempt(source, folder / "again", headers, names)
-        if again.slices >= attempt.slices:
+        if again.rank > attempt.rank:
             attempt = again
+        else:
+            undecodable = undecodable if attempt.misunderstood else []
         troubles += undecodable
     if not attempt.images:
         words = "; ".join((*troubles, *attempt.complaints)) or "it gave no reason"
@@ -174,12 +191,18 @@ class _Attempt:
     expected: int
 
     @property
-    def refused_compression(self) -> bool:
-        return (
-            self.slices != self.expected
-            or any(_COMPRESSION_TROUBLE.search(line) for line in self.complaints)
-            or bool(self.doubts)
-        )
+    def misunderstood(self) -> bool:
+        """Slices are missing, or hold something else than the DICOM's pixels."""
+        return self.slices != self.expected or bool(self.doubts)
+
+    @property
+    def wants_decoding(self) -> bool:
+        return any(_COMPRESSION_TROUBLE.search(line) for line in self.complaints)
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Larger is better."""
+        return -abs(self.slices - self.expected), -len(self.doubts), -len(self.complaints)
 
 
 def _attempt(source: Path, out: Path, headers: Sequence[Header], names: dict[Path, str]) -> _Attempt:
@@ -193,7 +216,7 @@ def _attempt(source: Path, out: Path, headers: Sequence[Header], names: dict[Pat
         images.append(image)
         doubts += doubt
     images = _tell_apart(images)
-    slices = sum(_planes_in(image) for image in images if not image.made_up)
+    slices = sum(_planes_in(image) for image in images if image.origin is Origin.SCANNER)
     expected = sum(header.slices for header in headers)
     return _Attempt(run, tuple(images), complaints, tuple(doubts), slices, expected)
 
@@ -202,8 +225,7 @@ def _image(path: Path) -> Image:
     label = path.stem[len(STEM) :].lstrip("_")
     nifti = nibabel.load(path)
     slope, intercept = nifti.dataobj.slope, nifti.dataobj.inter
-    made_up = "interpolated to even distances" if re.search(r"(^|_)Eq(_|$)", label) else ""
-    made_up = made_up or ("straightened for the gantry's tilt" if re.search(r"(^|_)Tilt(_|$)", label) else "")
+    made = re.search(r"(?:^|_)(Eq|Tilt|ROI)\d*(?:_|$)", label)
 
     def beside(suffix: str) -> Path | None:
         other = path.with_suffix(suffix)
@@ -218,7 +240,7 @@ def _image(path: Path) -> Image:
         affine=np.asarray(nifti.affine, float),
         slope=float(slope),
         intercept=float(intercept),
-        made_up=made_up,
+        origin=_MADE_BY_CONVERTER[made[1]] if made else Origin.SCANNER,
     )
 
 
@@ -245,6 +267,8 @@ def _tell_apart(images: list[Image]) -> list[Image]:
 class _Pool:
     """The slices of all headers that have one image's matrix: where they lie, and whose they are."""
 
+    columns: int
+    rows: int
     planes: Planes
     centres: np.ndarray
     owners: tuple[tuple[Header, int], ...]
@@ -253,12 +277,7 @@ class _Pool:
 def _pool(headers: Iterable[Header], columns: int, rows: int) -> _Pool | None:
     planes, owners = [], []
     for header in headers:
-        # A mosaic's slices are smaller than its matrix.
-        size = (header.columns, header.rows)
-        if header.mosaic:
-            tiles = int(np.ceil(np.sqrt(header.mosaic)))
-            size = (header.columns // tiles, header.rows // tiles)
-        if header.planes is None or size != (columns, rows):
+        if header.planes is None or header.slice_matrix != (columns, rows):
             continue
         planes.append(header.planes)
         owners += [(header, index) for index in range(len(header.planes))]
@@ -266,53 +285,112 @@ def _pool(headers: Iterable[Header], columns: int, rows: int) -> _Pool | None:
         return None
     joined = Planes.joined(planes)
     centres = joined.positions + joined.per_column * (columns - 1) / 2 + joined.per_row * (rows - 1) / 2
-    return _Pool(joined, centres, tuple(owners))
+    return _Pool(columns, rows, joined, centres, tuple(owners))
 
 
 def _checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]:
     """The image with its affine and scaling from the headers, and words for what does not fit them."""
+    name = f"Image {image.label}" if image.label else "The image"
+    if image.origin is not Origin.SCANNER:
+        interpolated = image.origin in (Origin.EVENED, Origin.STRAIGHTENED)
+        return image, [f"{name} is {image.origin.value}, beside the original"] if interpolated else []
     stored = image.stored()
     columns, rows, slices = stored.shape[:3]
-    name = f"Image {image.label or image.path.stem}"
-    if image.made_up:
-        return image, [f"{name} is {image.made_up}: its voxels are not the scanner's own"]
     pool = _pool(headers, columns, rows)
     if pool is None:
-        return image, []
+        return image, _unplaced_doubts(image, stored, headers, name)
     lps = LPS_TO_RAS @ image.affine
-    centres = np.stack([lps[:3] @ [(columns - 1) / 2, (rows - 1) / 2, k, 1] for k in range(slices)])
-    nearest, distances = _nearest(centres, pool.centres)
+    fit = _Fit.of(lps, pool, _nearest(_centres(lps, columns, rows, slices), pool.centres))
     doubts = []
-    matched = pool.planes[nearest]
-    flip_i = np.sum(matched.per_column[0] * lps[:3, 0]) < 0
-    flip_j = np.sum(matched.per_row[0] * lps[:3, 1]) < 0
-    affine = affine_from(matched, columns, rows, flip_i, flip_j, thickness=np.linalg.norm(lps[:3, 2]))
-    if slices == 1 and affine[:3, 2] @ lps[:3, 2] < 0:
-        affine[:3, 2] *= -1
-    away = _corner_distance(affine, lps, columns, rows, slices)
-    uneven = _unevenness(affine, matched, columns, rows, flip_i, flip_j)
-    if away > POSITION_TOLERANCE_MM:
+    if fit.away > POSITION_TOLERANCE_MM:
+        # dcm2niix can be wrong about a stack that leans (gantry tilt) or does not say its distances.
+        better = [other for other in _stacks(lps, pool, slices) if _values_agree(image, stored, pool, other)]
+        if not better:
+            return image, [
+                f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
+            ]
         doubts.append(
-            f"{name}: dcm2niix places voxels up to {away:.3g} mm from where the DICOM headers say they are"
+            f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are;"
+            " the headers' places are written instead"
         )
-        return image, doubts
-    if uneven > POSITION_TOLERANCE_MM:
+        fit = min(better, key=lambda other: other.away)
+    if fit.uneven > POSITION_TOLERANCE_MM:
         doubts.append(
-            f"{name}: the distances between slices are uneven; a slice lies up to {uneven:.3g} mm from its place"
+            f"{name}: the distances between slices are uneven; a slice lies up to {fit.uneven:.3g} mm"
+            " from its place"
         )
-    slope, intercept = _exact_scaling(image, [pool.owners[index][0] for index in nearest])
-    image = replace(image, affine=LPS_TO_RAS @ affine, slope=slope, intercept=intercept, placed=True)
-    _write_sform(image)
-    doubts += _differing_values(image, stored, pool, nearest, flip_i, flip_j, name)
+    slope, intercept = _exact_scaling(image, [pool.owners[index] for index in fit.planes])
+    image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
+    _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
+    differing = _differing_slices(image, stored, pool, fit)
+    if differing:
+        doubts.append(
+            f"{name}: voxels differ from the DICOM's pixels in {', '.join(differing)} of those compared"
+        )
     return image, doubts
 
 
-def _write_sform(image: Image) -> None:
+@dataclass(frozen=True)
+class _Fit:
+    """A way to lay an image's slices onto the headers' planes.
+
+    Attributes:
+        planes: the plane of each slice, an index into the pool.
+        affine: of that stack, in LPS.
+        flips: the image's first axis runs against the columns, its second against the rows.
+        away: how far dcm2niix's affine is from it at most, mm.
+        uneven: how far a plane is from its place in the affine's even grid at most, mm.
+    """
+
+    planes: np.ndarray
+    affine: np.ndarray
+    flips: tuple[bool, bool]
+    away: float
+    uneven: float
+
+    @classmethod
+    def of(cls, lps: np.ndarray, pool: _Pool, planes: np.ndarray) -> _Fit:
+        columns, rows, slices = pool.columns, pool.rows, len(planes)
+        matched = pool.planes[planes]
+        flips = (
+            bool(matched.per_column[0] @ lps[:3, 0] < 0),
+            bool(matched.per_row[0] @ lps[:3, 1] < 0),
+        )
+        affine = affine_from(matched, columns, rows, *flips, thickness=float(np.linalg.norm(lps[:3, 2])))
+        if slices == 1 and affine[:3, 2] @ lps[:3, 2] < 0:
+            affine[:3, 2] *= -1
+        away = _corner_distance(affine, lps, columns, rows, slices)
+        return cls(planes, affine, flips, away, _unevenness(affine, matched, columns, rows, *flips))
+
+
+def _centres(lps: np.ndarray, columns: int, rows: int, slices: int) -> np.ndarray:
+    """The centre of each slice, shape (slices, 3)."""
+    first = lps[:3] @ [(columns - 1) / 2, (rows - 1) / 2, 0, 1]
+    return first + np.arange(slices)[:, None] * lps[:3, 2]
+
+
+def _stacks(lps: np.ndarray, pool: _Pool, slices: int) -> list[_Fit]:
+    """Both orders of the headers' planes, if they are one stack of as many slices as the image has."""
+    distinct = _distinct(pool.centres)
+    normal = np.cross(pool.planes.per_column[0], pool.planes.per_row[0])
+    if len(distinct) != slices or np.ptp(pool.planes.per_column, axis=0).max() > 1e-4:
+        return []
+    upward = distinct[np.argsort(pool.centres[distinct] @ normal)]
+    return [_Fit.of(lps, pool, upward), _Fit.of(lps, pool, upward[::-1])]
+
+
+def _write_sform(image: Image, misplaced: bool) -> None:
     """Put the headers' affine into the NIfTI: dcm2niix rounds direction cosines to unit length first,
-    which moves a voxel by up to some ten-thousandths of a mm."""
+    which moves a voxel by up to some ten-thousandths of a mm.
+
+    Args:
+        misplaced: the file's quaternion is wrong by more than that, and shall not be used.
+    """
     with image.path.open("r+b") as file:
         header = nibabel.Nifti1Header.from_fileobj(file, check=False)
         header.set_sform(image.affine, code=int(header["sform_code"]) or 1)
+        if misplaced:
+            header["qform_code"] = 0
         file.seek(0)
         header.write_to(file)
 
@@ -344,18 +422,16 @@ def affine_from(
     return affine
 
 
-def _nearest(points: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each point the first of the nearest candidates, and its distance in mm."""
-    rounded = np.round(candidates, 4)
-    _, first = np.unique(rounded, axis=0, return_index=True)
-    places = candidates[first]
-    chosen, distances = [], []
-    for point in points:
-        square = ((places - point) ** 2).sum(axis=1)
-        best = int(square.argmin())
-        chosen.append(first[best])
-        distances.append(np.sqrt(square[best]))
-    return np.array(chosen), np.array(distances)
+def _distinct(points: np.ndarray) -> np.ndarray:
+    """The index of the first of each set of points that agree to a ten-thousandth of a mm."""
+    return np.unique(np.round(points, 4), axis=0, return_index=True)[1]
+
+
+def _nearest(points: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """For each point the index of the first of the nearest candidates."""
+    distinct = _distinct(candidates)
+    places = candidates[distinct]
+    return np.array([distinct[((places - point) ** 2).sum(axis=1).argmin()] for point in points])
 
 
 def _corner_distance(one: np.ndarray, other: np.ndarray, columns: int, rows: int, slices: int) -> float:
@@ -380,73 +456,83 @@ def _unevenness(
     return worst
 
 
-def _exact_scaling(image: Image, owners: Sequence[Header]) -> tuple[float, float]:
+def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[float, float]:
     """The headers' slope and intercept in full precision, where the file's float32 ones are those."""
-    pairs = [header.scaling for header in owners if header.scaling is not None]
-    if pairs:
-        said = np.concatenate(pairs)
-        same = (said == said[0]).all()
-        if same and np.allclose(np.float32(said[0]), [image.slope, image.intercept], rtol=1e-6, atol=0):
-            return float(said[0, 0]), float(said[0, 1])
+    said = {
+        tuple(header.scaling[header.frame_of(index)])
+        for header, index in owners
+        if header.scaling is not None
+    }
+    if len(said) == 1:
+        slope, intercept = said.pop()
+        if np.allclose(np.float32([slope, intercept]), [image.slope, image.intercept], rtol=1e-6, atol=0):
+            return float(slope), float(intercept)
     return image.slope, image.intercept
 
 
-def _differing_values(
-    image: Image,
-    stored: np.ndarray,
-    pool: _Pool,
-    nearest: np.ndarray,
-    flip_i: bool,
-    flip_j: bool,
-    name: str,
-) -> list[str]:
-    """Words for sampled slices (first, middle, last) whose voxels are not those of any instance there."""
-    wrong = []
+def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
+    """Which of the sampled slices (first, middle, last) have voxels of no instance at their place."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
+    differing = []
     for k in sorted({0, stored.shape[2] // 2, stored.shape[2] - 1}):
+        distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
+        here = [pool.owners[index] for index in np.flatnonzero(distances < POSITION_TOLERANCE_MM)]
         for t in sorted({0, volumes - 1}):
-            plane = stored[:, :, k, t] if stored.ndim > 3 else stored[:, :, k]
-            plane = plane[:: -1 if flip_i else 1, :: -1 if flip_j else 1].swapaxes(0, 1)
-            here = np.flatnonzero(
-                np.linalg.norm(pool.centres - pool.centres[nearest[k]], axis=1) < POSITION_TOLERANCE_MM
-            )
+            plane = _as_in_dicom(stored, k, t, fit.flips)
             # The volumes are usually in the instances' order, so the t-th is the likely one.
-            order = sorted(range(len(here)), key=lambda index, t=t: abs(index - t))[:8]
-            owners = [pool.owners[here[index]] for index in order]
-            if any(header.transfer_syntax in LOSSY_SYNTAXES for header, _ in owners):
-                continue
-            if len(here) > 8 and volumes > 1 and not (t == 0 or len(here) == volumes):
-                continue
-            if not any(_same_values(image, plane, *owner) for owner in owners):
-                wrong.append(f"slice {k + 1}" + (f" of volume {t + 1}" if volumes > 1 else ""))
-    if not wrong:
+            likely = sorted(range(len(here)), key=lambda index, t=t: abs(index - t))[:MOST_COMPARED]
+            unsure = len(here) > MOST_COMPARED and len(here) != volumes
+            if not unsure and not any(_same_values(image, plane, *here[index]) for index in likely):
+                differing.append(f"slice {k + 1}" + (f" of volume {t + 1}" if volumes > 1 else ""))
+    return differing
+
+
+def _values_agree(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> bool:
+    return not _differing_slices(image, stored, pool, fit)
+
+
+def _unplaced_doubts(image: Image, stored: np.ndarray, headers: Sequence[Header], name: str) -> list[str]:
+    """Words for sampled frames of an image without places (ultrasound, secondary capture) that differ
+    from the DICOM's; nothing when which frame is which is not known."""
+    frames = [(header, index) for header in headers for index in range(header.frames)]
+    alike = len({header.slice_matrix for header in headers}) == 1 and not any(h.mosaic for h in headers)
+    if stored.ndim > 3 or stored.shape[2] != len(frames) or not alike:
         return []
-    return [f"{name}: voxels differ from the DICOM's pixels in {', '.join(wrong)} of those compared"]
+    turns = [(False, True), (False, False), (True, False), (True, True)]
+    for k in sorted({0, len(frames) - 1}):
+        if not any(_same_values(image, _as_in_dicom(stored, k, 0, turn), *frames[k]) for turn in turns):
+            return [f"{name}: voxels differ from the DICOM's pixels in frame {k + 1}"]
+    return []
+
+
+def _as_in_dicom(stored: np.ndarray, k: int, t: int, flips: tuple[bool, bool]) -> np.ndarray:
+    """A slice with rows from the top, shape (rows, columns)."""
+    plane = stored[:, :, k, t] if stored.ndim > 3 else stored[:, :, k]
+    return plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1].swapaxes(0, 1)
 
 
 def _same_values(image: Image, plane: np.ndarray, header: Header, index: int) -> bool:
+    """Whether a slice holds an instance's pixels; also when that cannot be known (lossy, no decoder)."""
+    if header.transfer_syntax in LOSSY_SYNTAXES:
+        return True
     try:
-        pixels = pixel_array(header.path, index=0 if header.mosaic else index)
+        pixels = frame_pixels(header, header.frame_of(index))
     except Exception:  # a decoder's own errors are of many kinds, and tell nothing about the volume
         return True
-    if header.mosaic:
-        tiles = int(np.ceil(np.sqrt(header.mosaic)))
-        rows, columns = header.rows // tiles, header.columns // tiles
-        top, left = index // tiles * rows, index % tiles * columns
-        pixels = pixels[top : top + rows, left : left + columns]
+    pixels = header.tile_of(pixels, index)
     if plane.dtype.names:
-        if pixels.ndim != 3:
-            return False
-        return all(np.array_equal(plane[part], pixels[..., n]) for n, part in enumerate("RGB"))
+        return pixels.ndim == 3 and all(
+            np.array_equal(plane[part], pixels[..., number]) for number, part in enumerate("RGB")
+        )
     if pixels.shape != plane.shape:
-        return False
-    slope, intercept = (1.0, 0.0) if header.scaling is None else header.scaling[0 if header.mosaic else index]
+        return header.photometric == "PALETTE COLOR"
+    slope, intercept = (1.0, 0.0) if header.scaling is None else header.scaling[header.frame_of(index)]
     said = pixels * slope + intercept
     made = plane * image.slope + image.intercept
     return bool(np.allclose(made, said, rtol=1e-6, atol=1e-6 * max(1e-30, float(np.abs(said).max()))))
 
 
-# Gaps
+# Gaps between slices
 
 
 def gaps(headers: Sequence[Header]) -> list[str]:
@@ -498,7 +584,18 @@ def _gaps_in(places: np.ndarray) -> list[str]:
     return words
 
 
-# Compressed pixels
+# Files that dcm2niix does not understand
+
+
+def frame_pixels(header: Header, frame: int) -> np.ndarray:
+    """One frame's pixels, decoded; colours as RGB. Shape (rows, columns) or (rows, columns, 3).
+
+    Raises:
+        Exception: of the decoder's own kinds.
+    """
+    if UID(header.transfer_syntax).is_deflated:
+        return pixel_array(pydicom.dcmread(header.path), index=frame)
+    return pixel_array(header.path, index=frame)
 
 
 def _is_encoded(header: Header) -> bool:
@@ -506,8 +603,12 @@ def _is_encoded(header: Header) -> bool:
     return syntax.is_transfer_syntax and (syntax.is_compressed or syntax.is_deflated)
 
 
-def _decode(headers: Iterable[Header], source: Path, names: dict[Path, str]) -> list[str]:
-    """Put decoded copies in the place of compressed files; words for those that nothing decodes."""
+def _rewrite(headers: Iterable[Header], source: Path, names: dict[Path, str]) -> list[str]:
+    """Put copies that are uncompressed and plainly written in the place of a series' files.
+
+    Returns:
+        Words for the files that cannot be decoded; they stay as they are.
+    """
     troubles = []
     for header in headers:
         target = source / names[header.path]
@@ -515,13 +616,28 @@ def _decode(headers: Iterable[Header], source: Path, names: dict[Path, str]) -> 
             dataset = pydicom.dcmread(header.path)
             if UID(header.transfer_syntax).is_encapsulated:
                 dataset.decompress(generate_instance_uid=False)
+            elif header.photometric.startswith("YBR"):
+                # Uncompressed 4:2:2 has fewer samples than dcm2niix expects.
+                dataset.PixelData = pixel_array(dataset).tobytes()
+                dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+            elif header.transfer_syntax == ExplicitVRBigEndian:
+                # Copying values would swap the headers' bytes but not the pixels'.
+                pixels = pixel_array(dataset, raw=True)
+                dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+                if "PlanarConfiguration" in dataset:
+                    dataset.PlanarConfiguration = 0
             dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             copy = target.with_suffix(".new")
-            dataset.save_as(copy, enforce_file_format=True)
-            shutil.move(copy, target)
+            pydicom.dcmwrite(copy, dataset, implicit_vr=False, little_endian=True)
+            copy.replace(target)
         except Exception as error:  # as many kinds of error as there are decoders
             troubles.append(
-                f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded:"
-                f" {str(error).splitlines()[0]}"
+                f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
             )
     return troubles
+
+
+def in_one_line(error: Exception, most: int = 240) -> str:
+    """An exception's words on one line, cut to a readable length."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= most else words[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
