@@ -23,7 +23,9 @@ class StorageBox(models.Model):
     # A file that lies in several boxes is read from the first of these kinds.
     type_order = [CACHE, BUNDLE, DISK, TAPE, TEMPORARY, TYPE_UNKNOWN]
 
-    django_storage_class = models.TextField(default=settings.DEFAULT_FILE_STORAGE)
+    django_storage_class = models.TextField(
+        default="tardis.tardis_portal.storage.MyTardisLocalFileSystemStorage"
+    )
     max_size = models.BigIntegerField(null=True, blank=True)
     status = models.CharField(max_length=100, default="online")
     name = models.CharField(max_length=255, default="default", unique=True)
