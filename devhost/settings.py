@@ -212,7 +212,11 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BEAT_SCHEDULE_FILENAME = str(STATE / "celerybeat-schedule")
 
 # The app under development
-IMAGETROVE = {"SPOOL": _in_state("spool")}
+IMAGETROVE = {
+    "SPOOL": _in_state("spool"),
+    # Short, for whoever watches.
+    "QUIET_SECONDS": float(os.environ.get("DEVHOST_QUIET_SECONDS", "5")),
+}
 
 # Signing in through the federation, as docs/rapid-connect.md has it for a MyTARDIS
 if "tardis_imagetrove" in INSTALLED_APPS:
