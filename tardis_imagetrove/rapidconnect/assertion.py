@@ -30,6 +30,9 @@ MAX_LIFETIME = 24 * 3600
 MAX_TARGETED_ID = 400
 """Characters, as MyTARDIS's ``rapidConnectEduPersonTargetedID`` holds."""
 
+MAX_MAIL = 254
+"""Characters, as Django's ``email`` holds."""
+
 MAX_NAME = 150
 """Characters, as Django's ``first_name`` and ``last_name`` hold."""
 
@@ -164,12 +167,15 @@ def _targeted_id(claims: dict[str, Any], attributes: dict[str, Any]) -> str:
 
 
 def _mail(attributes: dict[str, Any]) -> str:
-    mail = _text(attributes, "mail")
+    value = attributes.get("mail")
+    # As it is, without the mending of names: that makes an ordinary k of the Kelvin sign, and so
+    # another person's address of this one.
+    mail = value.strip() if isinstance(value, str) else ""
     try:
         validate_email(mail)
     except ValidationError:
         return ""
-    return mail if len(mail) <= 254 else ""
+    return mail if mail.isprintable() and len(mail) <= MAX_MAIL else ""
 
 
 def _names(attributes: dict[str, Any]) -> tuple[str, str]:
