@@ -4,9 +4,9 @@ from django.conf import settings
 from django.contrib import auth
 from django.http import HttpResponseForbidden, HttpResponseRedirect
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_post_parameters
 
+from ..auth import auth_service
 from ..shortcuts import render_response_index
 
 
@@ -18,15 +18,14 @@ def _next_page(request):
 
 @sensitive_post_parameters("password")
 def login(request):
-    """The form, and what it sends; each of AUTH_PROVIDERS is asked in turn."""
+    """The form, and what it sends."""
     if request.user.is_authenticated:
         return HttpResponseRedirect(_next_page(request))
     if "username" in request.POST and "password" in request.POST:
-        for _, _, backend in settings.AUTH_PROVIDERS:
-            user = import_string(backend)().authenticate(request)
-            if user:
-                auth.login(request, user, backend="django.contrib.auth.backends.ModelBackend")
-                return HttpResponseRedirect(_next_page(request))
+        user = auth_service.authenticate(authMethod=request.POST.get("authMethod"), request=request)
+        if user:
+            auth.login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+            return HttpResponseRedirect(_next_page(request))
         context = {"status": "Sorry, username and password don't match.", "error": True}
         page = render_response_index(request, "tardis_portal/login.html", context)
         return HttpResponseForbidden(page.content)

@@ -1,0 +1,121 @@
+"""The host as processes: its commands from any folder, a real worker on a broker without a server, one SQLite file."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DEVHOST = Path(__file__).resolve().parents[2] / "devhost"
+
+STORE_A_FILE = """
+import hashlib
+from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
+from tardis.tardis_portal.models import DataFile, Dataset
+data = b"x" * 1000
+dataset = Dataset.objects.create(description="d")
+datafile = DataFile(dataset=dataset, filename="a", size=1000, md5sum=hashlib.md5(data).hexdigest())
+datafile.save()
+datafile.file_object = ContentFile(data)
+print("verified", datafile.verified)
+"""
+COUNT_UP = """
+from django.db import transaction
+from tardis.tardis_portal.models import License
+for n in range(50):
+    with transaction.atomic():
+        row = License.objects.get(name="counter")
+        row.internal_description = str(int(row.internal_description) + 1)
+        row.save()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """The environment of a host whose state is the test's own; the database is ready."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DEVHOST_", "DJANGO_", "PYTEST_", "PYTHONPATH"))
+    }
+    environment["DEVHOST_STATE"] = str(tmp_path / "state")
+    manage(environment, "migrate", "-v0", cwd=tmp_path)
+    return environment
+
+
+def manage(environment, *arguments, cwd="/"):
+    command = [sys.executable, str(DEVHOST / "manage.py"), *arguments]
+    return subprocess.run(
+        command, env=environment, cwd=cwd, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.slow
+def test_all_state_lies_under_one_folder(environment, tmp_path):
+    manage(environment, "shell", "-c", STORE_A_FILE)
+    state = tmp_path / "state"
+    assert (state / "db.sqlite3").exists()
+    assert [path.name for path in (state / "store").rglob("*") if path.is_file()] == ["a"]
+    assert list((state / "broker" / "queue").iterdir())
+
+
+@pytest.mark.slow
+def test_migrations_are_complete(environment):
+    assert "No changes" in manage(environment, "makemigrations", "--check", "--dry-run", "tardis_portal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["devhost.settings", "tardis.settings"])
+def test_a_worker_in_another_process_verifies_what_was_stored(environment, module, tmp_path):
+    assert "verified False" in manage(environment, "shell", "-c", STORE_A_FILE)
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "tardis.celery.tardis_app",
+                "worker",
+                "-c",
+                "1",
+                "-l",
+                "INFO",
+            ],
+            env={
+                **environment,
+                "DJANGO_SETTINGS_MODULE": module,
+                "PYTHONPATH": f"{DEVHOST}{os.pathsep}{DEVHOST.parent}",
+            },
+            stdout=output,
+            stderr=output,
+            cwd="/",
+        )
+    try:
+        ask = (
+            "from tardis.tardis_portal.models import DataFile; print('now', DataFile.objects.get().verified)"
+        )
+        for _ in range(30):
+            if "now True" in manage(environment, "shell", "-c", ask):
+                break
+            time.sleep(1)
+        else:
+            pytest.fail(f"The worker did not verify the file:\n{log.read_text()}")
+    finally:
+        worker.terminate()
+        assert worker.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_processes_that_read_before_they_write_wait_for_one_another(environment):
+    new = "from tardis.tardis_portal.models import License; License.objects.create(name='counter', internal_description='0')"
+    manage(environment, "shell", "-c", new)
+    command = [sys.executable, str(DEVHOST / "manage.py"), "shell", "-c", COUNT_UP]
+    processes = [subprocess.Popen(command, env=environment) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    ask = "from tardis.tardis_portal.models import License; print(License.objects.get().internal_description)"
+    assert manage(environment, "shell", "-c", ask).split()[-1] == "150"
