@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from .errors import RetriableError
 from .filters import registry
 from .models import Archive, FilterRun, InstrumentConfiguration, Series
+from .rapidconnect.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
 
 class LinesField(forms.CharField):

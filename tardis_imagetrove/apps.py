@@ -12,3 +12,4 @@ class ImageTroveConfig(AbstractTardisAppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401
+        from .rapidconnect import checks as sign_in_checks  # noqa: F401
