@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Tags, Warning, register
@@ -83,7 +83,7 @@ def _audience(now: config.RapidConnectConfig) -> list[CheckMessage]:
                 id="imagetrove.W105",
             )
         )
-    url = urlsplit(now.audience)
+    url = _split(now.audience)
     ours = [f"{get_script_prefix()}{path}" for path in ADDRESSES]
     hosts = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if url.scheme not in ("http", "https") or url.path not in ours or url.query or url.fragment:
@@ -104,9 +104,17 @@ def _audience(now: config.RapidConnectConfig) -> list[CheckMessage]:
     return found
 
 
+def _split(address: str) -> SplitResult:
+    """The parts of an address; all empty for what is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
+
+
 def _sign_in_page(now: config.RapidConnectConfig) -> list[CheckMessage]:
     found = []
-    if urlsplit(now.login_url).scheme not in ("http", "https"):
+    if _split(now.login_url).scheme not in ("http", "https"):
         found.append(
             Warning(
                 "RAPID_CONNECT_ENABLED is True and RAPID_CONNECT_CONFIG['authnrequest_url'] is no address: "
