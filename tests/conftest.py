@@ -80,8 +80,7 @@ def box(owner, tmp_path: Path):
     from tardis.tardis_portal.models import StorageBox
 
     (tmp_path / "store").mkdir()
-    box = StorageBox.create_local_box(str(tmp_path / "store"))
-    return box
+    return StorageBox.create_local_box(str(tmp_path / "store"))
 
 
 @pytest.fixture

@@ -55,9 +55,7 @@ def test_padding_is_no_part_of_a_value():
 
 
 def test_two_instruments_are_one_too_many_and_both_are_named():
-    other = Rule(
-        2, "Any Siemens", 7, (("Manufacturer", "SIEMENS"),), ("PatientID",), ("SeriesDescription",)
-    )
+    other = Rule(2, "Any Siemens", 7, (("Manufacturer", "SIEMENS"),), ("PatientID",), ("SeriesDescription",))
     with pytest.raises(Unplaceable, match="more than one instrument: Skyra, Any Siemens"):
         place(header(), [RULE, other])
 
@@ -74,7 +72,9 @@ def test_titles_are_the_fields_joined():
 
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_title_field_without_a_value_is_named(value):
-    with pytest.raises(Unplaceable, match="has no SeriesDescription, which Skyra needs for the dataset's title"):
+    with pytest.raises(
+        Unplaceable, match="has no SeriesDescription, which Skyra needs for the dataset's title"
+    ):
         place(header(SeriesDescription=value), [RULE])
 
 

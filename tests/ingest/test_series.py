@@ -155,7 +155,10 @@ def test_edited_titles_do_not_make_a_second_experiment_or_dataset(spool, scratch
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        ({"ManufacturerModelName": "Acme"}, "matches no instrument (Phantom MR: ManufacturerModelName is 'Acme'"),
+        (
+            {"ManufacturerModelName": "Acme"},
+            "matches no instrument (Phantom MR: ManufacturerModelName is 'Acme'",
+        ),
         ({"SeriesDescription": None}, "has no SeriesDescription"),
         ({"PatientID": ""}, "has no PatientID"),
     ],
@@ -307,13 +310,9 @@ def test_workers_that_race_make_one_experiment_and_one_dataset(spool, scratch, c
 def test_the_group_of_the_project_may_read_and_nobody_else(spool, scratch, owner, box, tmp_path):
     from django.contrib.auth.models import Group
 
-    configure(
-        owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}"
-    )
+    configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
     for number, physician in enumerate(["12345^Smith", "54321", "Smith"]):
-        paths = phantom(
-            tmp_path / str(number), slices=2, overrides={"ReferringPhysicianName": physician}
-        )
+        paths = phantom(tmp_path / str(number), slices=2, overrides={"ReferringPhysicianName": physician})
         deliver(spool, *paths)
         ingest_series(spool, series_uid(paths[0]), (), scratch)
     assert sorted(Group.objects.filter(name__startswith="Project").values_list("name", flat=True)) == [
