@@ -34,12 +34,16 @@ STEM = "x"
 OPTIONS = (
     *("-g", "i"),  # no defaults file of whoever runs the worker
     *("-b", "y", "-ba", "y"),  # a sidecar without identifying fields
+    *("-c", ""),  # no ImageComments in the NIfTI's header
     *("-z", "n"),  # compressed by ourselves, so that MINC and pictures read it as it is
     *("-x", "i"),  # neither cropped nor turned: slices stay the acquisition's slices
-    *("-p", "n"),  # values as RescaleSlope says (PS3.3 C.11.1), for Philips too
     *("-l", "o"),  # no stretching of integers
     *("-w", "2"),  # two images of one name: both are kept
 )
+
+DISPLAY_SCALING = ("-p", "n")
+"""Values as RescaleSlope says (PS3.3 C.11.1) instead of Philips's own scale slope. It takes the first
+instance's slope for all, so it is only for series that have one."""
 
 
 class ExitCode(IntEnum):
@@ -64,7 +68,8 @@ PARTIAL_CODES = {ExitCode.PARTIAL, ExitCode.INCOMPLETE_VOLUMES}
 
 _EXPECTED_LINES = re.compile(
     r"Chris Rorden's dcm2niiX|Defaults ignored|Found \d+ DICOM|Convert \d+ DICOM as|Conversion required"
-    r"|Philips Scaling Values|::autoBids|No valid DICOM images were found|Compression will be faster"
+    # Several images are no loss: slices are counted. Whether scaling was right is checked by value.
+    r"|Slices not stacked: |Saving as 32-bit float|Philips Scaling Values|::autoBids|No valid DICOM images were found|Compression will be faster"
 )
 
 

@@ -20,6 +20,9 @@ TAGS = (
     "SOPInstanceUID",
     "Modality",
     "ImageType",
+    "Manufacturer",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
     "PhotometricInterpretation",
     "NumberOfFrames",
     "Rows",
@@ -103,7 +106,10 @@ class Header:
     columns: int
     frames: int
     mosaic: int
+    manufacturer: str
     instance_number: int
+    temporal_position: int
+    acquisition_number: int
     planes: Planes | None
     scaling: np.ndarray | None
     windows: np.ndarray
@@ -199,7 +205,10 @@ def read_header(path: Path) -> Header:
         columns=columns,
         frames=frames,
         mosaic=mosaic,
-        instance_number=_instance_number(dataset),
+        manufacturer=str(dataset.get("Manufacturer", "")),
+        instance_number=_order(dataset, "InstanceNumber"),
+        temporal_position=_order(dataset, "TemporalPositionIdentifier"),
+        acquisition_number=_order(dataset, "AcquisitionNumber"),
         planes=_mosaic_planes(dataset) if mosaic else planes_of(dataset, frames),
         scaling=_scaling(dataset, frames),
         windows=_windows(dataset),
@@ -219,10 +228,10 @@ def _whole(dataset: Dataset, keyword: str) -> int:
         raise ValueError(f"{keyword} is no number ({error})") from None
 
 
-def _instance_number(dataset: Dataset) -> int:
-    """For order only, so a bad one is no trouble."""
+def _order(dataset: Dataset, keyword: str) -> int:
+    """A number that only orders instances, so a bad one is no trouble."""
     try:
-        return _whole(dataset, "InstanceNumber")
+        return _whole(dataset, keyword)
     except ValueError:
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,7 +61,7 @@ def history(series: DicomSeries, conversion: volume.Conversion) -> str:
     now = datetime.now(timezone.utc).strftime("%a %b %d %H:%M:%S %Y")
     return (
         f"{now}>>> tardis_imagetrove {__version__} minc"
-        f" ({conversion.converter} {' '.join(conversion.arguments)}) {series.name},"
+        f" ({conversion.converter} {shlex.join(conversion.arguments)}) {series.name},"
         f" {len(conversion.headers)} DICOM instances\n"
     )
 

@@ -77,12 +77,16 @@ class PictureFilter(Filter):
         picture = None
         if is_stack(headers):
             with tempfile.TemporaryDirectory(prefix="picture-", dir=out) as scratch:
-                conversion = volume.convert(series, Path(scratch))
                 # What the NIfTI lacks is told there; here, only what concerns the picture.
-                image = next((image for image in conversion.images if is_volume(image)), None)
-                if image is not None:
-                    drawn_by += f", {conversion.converter}"
-                    picture = draw_planes(views_of(image), window_of(image, headers))
+                try:
+                    conversion = volume.convert(series, Path(scratch))
+                except PermanentError as error:
+                    troubles.append(f"Frames are shown instead of three planes: {error}")
+                else:
+                    image = next(filter(is_volume, conversion.images), None)
+                    if image is not None:
+                        drawn_by += f", {conversion.converter}"
+                        picture = draw_planes(views_of(image), window_of(image, headers))
         if picture is None:
             picture, unreadable = draw_sheet(headers)
             troubles += unreadable

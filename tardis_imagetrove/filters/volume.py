@@ -16,7 +16,17 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from ..errors import PermanentError
 from .base import DicomSeries
-from .dcm2niix import PARTIAL_CODES, STEM, ExitCode, Run, find_dcm2niix, run_dcm2niix, version_of
+from .dcm2niix import (
+    DISPLAY_SCALING,
+    OPTIONS,
+    PARTIAL_CODES,
+    STEM,
+    ExitCode,
+    Run,
+    find_dcm2niix,
+    run_dcm2niix,
+    version_of,
+)
 from .headers import Header, Planes, read_headers
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -24,6 +34,9 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 POSITION_TOLERANCE_MM = 0.02
 """How far a slice may lie from where an image's even grid puts it before it is told. Scanners write
 positions with three or more decimals."""
+
+PARALLEL = 0.999
+"""Cosine of the angle up to which an image's axis and a header's are the same direction."""
 
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
@@ -149,15 +162,24 @@ def convert(series: DicomSeries, folder: Path) -> Conversion:
     source.mkdir(parents=True)
     for path, name in names.items():
         (source / name).symlink_to(path.resolve())
-    attempt = _attempt(source, folder / "out", headers, names)
+    options = (*OPTIONS, *(DISPLAY_SCALING if _has_philips_scaling(headers) else ()))
+    attempt = _attempt(source, folder / "out", headers, names, options)
     if attempt.misunderstood or (attempt.wants_decoding and any(map(_is_encoded, headers))):
         undecodable = _rewrite(headers, source, names)
-        again = _attempt(source, folder / "again", headers, names)
+        again = _attempt(source, folder / "again", headers, names, options)
         if again.rank > attempt.rank:
             attempt = again
         else:
             undecodable = undecodable if attempt.misunderstood else []
         troubles += undecodable
+    if not attempt.images and (whole := complete_volumes(headers)):
+        for header in headers:
+            if header not in whole:
+                (source / names[header.path]).unlink()
+        attempt = _attempt(source, folder / "whole", whole, names, options)
+        troubles.append(
+            f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
+        )
     if not attempt.images:
         words = "; ".join((*troubles, *attempt.complaints)) or "it gave no reason"
         raise PermanentError(
@@ -205,17 +227,24 @@ class _Attempt:
         return -abs(self.slices - self.expected), -len(self.doubts), -len(self.complaints)
 
 
-def _attempt(source: Path, out: Path, headers: Sequence[Header], names: dict[Path, str]) -> _Attempt:
+def _has_philips_scaling(headers: Sequence[Header]) -> bool:
+    scalings = [header.scaling for header in headers if header.scaling is not None]
+    philips = any("philips" in header.manufacturer.lower() for header in headers)
+    return philips and bool(scalings) and len(np.unique(np.concatenate(scalings), axis=0)) == 1
+
+
+def _attempt(
+    source: Path, out: Path, headers: Sequence[Header], names: dict[Path, str], options: Sequence[str]
+) -> _Attempt:
     out.mkdir()
-    run = run_dcm2niix(source, out)
+    run = run_dcm2niix(source, out, options=options)
     original = {name: path.name for path, name in names.items()}
     complaints = tuple(re.sub(r"\d{6}\.dcm", lambda m: original.get(m[0], m[0]), c) for c in run.complaints)
     images, doubts = [], []
-    for path in sorted(out.glob(f"{STEM}*.nii")):
-        image, doubt = _checked(_image(path), headers)
-        images.append(image)
+    for image in _tell_apart([_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]):
+        checked, doubt = _checked(image, headers)
+        images.append(checked)
         doubts += doubt
-    images = _tell_apart(images)
     slices = sum(_planes_in(image) for image in images if image.origin is Origin.SCANNER)
     expected = sum(header.slices for header in headers)
     return _Attempt(run, tuple(images), complaints, tuple(doubts), slices, expected)
@@ -250,14 +279,25 @@ def _planes_in(image: Image) -> int:
 
 
 def _tell_apart(images: list[Image]) -> list[Image]:
-    """Labels that differ even where dcm2niix's own suffixes are only letters."""
-    seen: dict[str, int] = {}
+    """Labels that say what differs where dcm2niix's own only number the images."""
+    labels = [re.sub(r"[^\w.-]+", "-", image.label) for image in images]
+    planes = [_plane_name(image.affine) for image in images]
+    if all(re.fullmatch(r"i\d+", label) for label in labels) and len(set(planes)) > 1:
+        # A localizer: its images differ by plane.
+        labels = [
+            plane if planes.count(plane) == 1 else f"{plane}_{label}"
+            for plane, label in zip(planes, labels, strict=True)
+        ]
     told = []
-    for image in images:
-        label = re.sub(r"[^\w.-]+", "-", image.label)
-        seen[label] = seen.get(label, 0) + 1
-        told.append(replace(image, label=label if seen[label] == 1 else f"{label}_{seen[label]}".lstrip("_")))
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        repeats = labels[:index].count(label)
+        told.append(replace(image, label=f"{label}_{repeats + 1}".lstrip("_") if repeats else label))
     return told
+
+
+def _plane_name(affine: np.ndarray) -> str:
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
 # Checking an image against the headers
@@ -274,14 +314,20 @@ class _Pool:
     owners: tuple[tuple[Header, int], ...]
 
 
-def _pool(headers: Iterable[Header], columns: int, rows: int) -> _Pool | None:
+def _pool(headers: Iterable[Header], columns: int, rows: int, lps: np.ndarray) -> _Pool | None:
+    """The planes that an image with the affine ``lps`` may consist of; ``None`` when no header says any."""
+    across, down = (lps[:3, axis] / np.linalg.norm(lps[:3, axis]) for axis in (0, 1))
     planes, owners = [], []
     for header in headers:
         if header.planes is None or header.slice_matrix != (columns, rows):
             continue
-        planes.append(header.planes)
-        owners += [(header, index) for index in range(len(header.planes))]
-    if not planes:
+        size = np.linalg.norm(header.planes.per_column, axis=1), np.linalg.norm(header.planes.per_row, axis=1)
+        parallel = (np.abs(header.planes.per_column @ across) > PARALLEL * size[0]) & (
+            np.abs(header.planes.per_row @ down) > PARALLEL * size[1]
+        )
+        planes.append(header.planes[parallel])
+        owners += [(header, int(index)) for index in np.flatnonzero(parallel)]
+    if not owners:
         return None
     joined = Planes.joined(planes)
     centres = joined.positions + joined.per_column * (columns - 1) / 2 + joined.per_row * (rows - 1) / 2
@@ -296,29 +342,29 @@ def _checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]
         return image, [f"{name} is {image.origin.value}, beside the original"] if interpolated else []
     stored = image.stored()
     columns, rows, slices = stored.shape[:3]
-    pool = _pool(headers, columns, rows)
+    lps = LPS_TO_RAS @ image.affine
+    pool = _pool(headers, columns, rows, lps)
     if pool is None:
         return image, _unplaced_doubts(image, stored, headers, name)
-    lps = LPS_TO_RAS @ image.affine
-    fit = _Fit.of(lps, pool, _nearest(_centres(lps, columns, rows, slices), pool.centres))
+    fits = _stacks(lps, pool, slices)
+    if not fits:
+        fits = [_Fit.of(lps, pool, _nearest(_centres(lps, columns, rows, slices), pool.centres))]
+    fit = min(fits, key=lambda fit: fit.away)
     doubts = []
-    if fit.away > POSITION_TOLERANCE_MM:
+    if fit.away > POSITION_TOLERANCE_MM or fit.uneven > POSITION_TOLERANCE_MM:
         # dcm2niix can be wrong about a stack that leans (gantry tilt) or does not say its distances.
-        better = [other for other in _stacks(lps, pool, slices) if _values_agree(image, stored, pool, other)]
-        if not better:
+        agreeing = [other for other in fits if _values_agree(image, stored, pool, other)]
+        fit = min(agreeing or [fit], key=lambda fit: fit.away)
+        if fit.uneven > POSITION_TOLERANCE_MM:
+            # No affine is right for all slices, so dcm2niix's stays.
             return image, [
-                f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
+                f"{name}: the distances between slices are uneven; a slice lies up to"
+                f" {_unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips):.3g} mm from its place"
             ]
-        doubts.append(
-            f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are;"
-            " the headers' places are written instead"
-        )
-        fit = min(better, key=lambda other: other.away)
-    if fit.uneven > POSITION_TOLERANCE_MM:
-        doubts.append(
-            f"{name}: the distances between slices are uneven; a slice lies up to {fit.uneven:.3g} mm"
-            " from its place"
-        )
+        words = f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
+        if not agreeing:
+            return image, [words]
+        doubts.append(f"{words}; the headers' places are written instead")
     slope, intercept = _exact_scaling(image, [pool.owners[index] for index in fit.planes])
     image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
     _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
@@ -532,7 +578,38 @@ def _same_values(image: Image, plane: np.ndarray, header: Header, index: int) ->
     return bool(np.allclose(made, said, rtol=1e-6, atol=1e-6 * max(1e-30, float(np.abs(said).max()))))
 
 
-# Gaps between slices
+# Gaps between slices, and volumes that lack some
+
+
+def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
+    """The instances of a time series' whole volumes, when some volumes lack slices.
+
+    An acquisition that was stopped leaves such a volume at its end. Volumes are told apart by
+    TemporalPositionIdentifier, AcquisitionNumber, or blocks of InstanceNumber, whichever is the first to
+    give each volume a position once.
+
+    Returns:
+        ``None`` when there is nothing to gain: no volume is whole, all are, or nothing tells them apart.
+    """
+    if any(header.planes is None or len(header.planes) != 1 for header in headers):
+        return None
+    places = [tuple(np.round(header.planes.positions[0], 2)) for header in headers]
+    slices = len(set(places))
+    keys = (
+        [header.temporal_position for header in headers],
+        [header.acquisition_number for header in headers],
+        [(header.instance_number - 1) // slices for header in headers],
+    )
+    for key in keys:
+        volumes: dict[int, list[int]] = {}
+        for index, value in enumerate(key):
+            volumes.setdefault(value, []).append(index)
+        if all(len({places[index] for index in volume}) == len(volume) for volume in volumes.values()):
+            whole = {index for volume in volumes.values() if len(volume) == slices for index in volume}
+            if 0 < len(whole) < len(headers):
+                return [header for index, header in enumerate(headers) if index in whole]
+            return None
+    return None
 
 
 def gaps(headers: Sequence[Header]) -> list[str]:
@@ -606,8 +683,10 @@ def _is_encoded(header: Header) -> bool:
 def _rewrite(headers: Iterable[Header], source: Path, names: dict[Path, str]) -> list[str]:
     """Put copies that are uncompressed and plainly written in the place of a series' files.
 
+    Files that cannot be decoded are taken away, since one of them can stop dcm2niix for all.
+
     Returns:
-        Words for the files that cannot be decoded; they stay as they are.
+        Words for those.
     """
     troubles = []
     for header in headers:
@@ -616,7 +695,9 @@ def _rewrite(headers: Iterable[Header], source: Path, names: dict[Path, str]) ->
             dataset = pydicom.dcmread(header.path)
             if UID(header.transfer_syntax).is_encapsulated:
                 dataset.decompress(generate_instance_uid=False)
-            elif header.photometric.startswith("YBR"):
+            else:
+                frame_pixels(header, header.frames - 1)  # all of them are there
+            if header.photometric.startswith("YBR") and not UID(header.transfer_syntax).is_encapsulated:
                 # Uncompressed 4:2:2 has fewer samples than dcm2niix expects.
                 dataset.PixelData = pixel_array(dataset).tobytes()
                 dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
@@ -631,6 +712,7 @@ def _rewrite(headers: Iterable[Header], source: Path, names: dict[Path, str]) ->
             pydicom.dcmwrite(copy, dataset, implicit_vr=False, little_endian=True)
             copy.replace(target)
         except Exception as error:  # as many kinds of error as there are decoders
+            target.unlink()
             troubles.append(
                 f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
             )
