@@ -179,20 +179,21 @@ def choose_window(sample: np.ndarray, windows: np.ndarray) -> tuple[float, float
         The values for black and for white.
     """
     sample = sample[np.isfinite(sample)]
-    for centre, width in windows:
-        if width < 1:
-            continue
-        low, high = centre - width / 2, centre + width / 2
-        shown = np.clip(sample, low, high)
-        if sample.size and np.ptp(shown) > 0.1 * width and np.mean((sample >= low) & (sample <= high)) > 0.05:
-            return float(low), float(high)
     if not sample.size:
         return 0.0, 1.0
-    # Air fills most of many volumes, so the percentiles are of what is not its value.
-    lowest = sample.min()
+    # Air fills most of many volumes, so what is shown is judged without its value.
+    lowest = float(sample.min())
     body = sample[sample > lowest]
-    low, high = np.percentile(body if body.size > 0.05 * sample.size else sample, PERCENTILES)
-    return (float(min(low, lowest)) if low > lowest >= 0 else float(low)), float(max(high, low + 1e-6))
+    if body.size < 0.05 * sample.size:
+        body = sample
+    for centre, width in windows:
+        low, high = centre - width / 2, centre + width / 2
+        within = body[(body >= low) & (body <= high)]
+        if width > 0 and within.size > 0.05 * body.size and np.ptp(np.clip(body, low, high)) > 0.2 * width:
+            return float(low), float(high)
+    low, high = (float(value) for value in np.percentile(body, PERCENTILES))
+    # Air stays black.
+    return (min(low, lowest) if lowest >= 0 else low), max(high, low + 1e-6)
 
 
 def draw_planes(views: Sequence[View], window: tuple[float, float]) -> Pillow.Image:
@@ -248,16 +249,11 @@ def draw_sheet(headers: Sequence[Header]) -> tuple[Pillow.Image, list[str]]:
         PermanentError: not one could be.
     """
     frames = [(header, index) for header in headers for index in range(header.frames)]
-    chosen = [
-        frames[index]
-        for index in np.unique(
-            np.linspace(0, len(frames) - 1, min(len(frames), MOST_ON_A_SHEET)).round().astype(int)
-        )
-    ]
+    chosen = [frames[index] for index in evenly(len(frames), MOST_ON_A_SHEET)]
     tiles, troubles = [], []
     for header, index in chosen:
         try:
-            tiles.append(frame_picture(header, index))
+            tiles.append((frame_picture(header, index), letters_of(header, index)))
         except Exception as error:  # as many kinds of error as there are decoders
             troubles.append(
                 f"{header.path.name}: frame {index + 1} could not be drawn: {volume.in_one_line(error)}"
@@ -265,6 +261,11 @@ def draw_sheet(headers: Sequence[Header]) -> tuple[Pillow.Image, list[str]]:
     if not tiles:
         raise PermanentError("No frame could be drawn. " + "; ".join(troubles))
     return arrange(tiles, len(frames)), troubles
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` indices, evenly apart, with the first and the last."""
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most))]
 
 
 def frame_picture(header: Header, index: int) -> Pillow.Image:
@@ -296,11 +297,25 @@ def frame_picture(header: Header, index: int) -> Pillow.Image:
     return tile
 
 
-def arrange(tiles: Sequence[Pillow.Image], total: int) -> Pillow.Image:
-    """Tiles in as many columns as make them largest, and how many frames there are in all."""
+def letters_of(header: Header, index: int) -> str:
+    """Which sides of the patient are at a frame's left and right edge (``RL``); empty if not said."""
+    if header.planes is None or header.mosaic:
+        return ""
+    rightwards = header.planes.per_column[index]
+    axis = int(np.abs(rightwards).argmax())
+    pair = ("RL", "AP", "IS")[axis]
+    return pair if rightwards[axis] > 0 else pair[::-1]
+
+
+def arrange(tiles: Sequence[tuple[Pillow.Image, str]], total: int) -> Pillow.Image:
+    """Tiles in as many columns as make them largest, and how many frames there are in all.
+
+    Args:
+        tiles: each with the letters of its left and right edge, or none.
+    """
     caption = 26 if total > len(tiles) else 0
     room = (WIDTH - MARGIN, 2 * HEIGHT - MARGIN)
-    wide, tall = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
+    wide, tall = max(tile.width for tile, _ in tiles), max(tile.height for tile, _ in tiles)
 
     def scale(columns: int) -> float:
         rows = -(-len(tiles) // columns)
@@ -321,14 +336,18 @@ def arrange(tiles: Sequence[Pillow.Image], total: int) -> Pillow.Image:
         ),
         BACKGROUND,
     )
-    for number, tile in enumerate(tiles):
+    draw = ImageDraw.Draw(picture)
+    for number, (tile, letters) in enumerate(tiles):
         size = (max(1, round(tile.width * factor)), max(1, round(tile.height * factor)))
         left = MARGIN + number % columns * (cell[0] + MARGIN) + (cell[0] - size[0]) // 2
         top = MARGIN + number // columns * (cell[1] + MARGIN) + (cell[1] - size[1]) // 2
         picture.paste(tile.resize(size, Pillow.BICUBIC), (left, top))
+        if letters and min(size) >= 80:
+            for letter, across in zip(letters, (left + 9, left + size[0] - 9), strict=True):
+                _write(draw, (across, top + size[1] // 2), letter, 15, TEXT)
     if caption:
         _write(
-            ImageDraw.Draw(picture),
+            draw,
             (picture.width // 2, picture.height - caption // 2 - 2),
             f"{len(tiles)} of {total} frames",
             15,

@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import pydicom
 
+from tardis_imagetrove.errors import PermanentError
+
 
 def pixel_to_ras(position, orientation, spacing):
     """The matrix of equation C.7.6.2.1-1, from (column, row) to mm, then from LPS to RAS. Shape (4, 3)."""
@@ -81,3 +83,8 @@ def repeated(files, times, change):
     for path in files:
         path.unlink()
     return made[len(files) :]
+
+
+def timed_out(*_, **__):
+    """Stands for a converter that hangs, without the wait."""
+    raise PermanentError("dcm2niix did not finish within 1800 s and was stopped")
