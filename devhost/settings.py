@@ -20,6 +20,8 @@ for _folder in (str(REPOSITORY), str(DEVHOST_DIR)):
     if _folder not in sys.path:
         sys.path.insert(0, _folder)
 
+from devhost import file_broker  # noqa: E402
+
 
 def _folder_of_state():
     """The folder of all state; a test run has one of its own, which its child processes share."""
@@ -110,7 +112,7 @@ else:
     # The web server, the workers and the receiver write to one file: the backend waits instead of failing.
     DATABASES = {
         "default": {
-            "ENGINE": "tardis.sqlite_shared",
+            "ENGINE": "devhost.sqlite_shared",
             "NAME": str(Path(_in_state()) / "db.sqlite3"),
             "OPTIONS": {"timeout": 30},
         }
@@ -179,13 +181,14 @@ DEFAULT_ARCHIVE_FORMATS = ["tar"]
 if os.environ.get("DEVHOST_BROKER"):
     CELERY_BROKER_URL = os.environ["DEVHOST_BROKER"]
 else:
-    CELERY_BROKER_URL = "filesystem://"
+    file_broker.register()
+    CELERY_BROKER_URL = f"{file_broker.SCHEME}://"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": _in_state("broker", "queue"),
         "data_folder_out": _in_state("broker", "queue"),
         "control_folder": _in_state("broker", "control"),
-        "processed_folder": _in_state("broker", "processed"),
-        "store_processed": False,
+        "processed_folder": _in_state("broker", "taken"),
+        "polling_interval": 0.2,
     }
 CELERY_RESULT_BACKEND = "file://" + _in_state("broker", "results")
 CELERY_IMPORTS = ("tardis.tardis_portal.tasks",)

@@ -23,11 +23,17 @@ datafile.file_object = ContentFile(data)
 print("verified", datafile.verified)
 """
 COUNT_UP = """
+import time
+from django.conf import settings
 from django.db import transaction
 from tardis.tardis_portal.models import License
-for n in range(50):
+print("ready", flush=True)
+while not (settings.STATE / "go").exists():
+    time.sleep(0.01)
+for n in range(20):
     with transaction.atomic():
         row = License.objects.get(name="counter")
+        time.sleep(0.005)
         row.internal_description = str(int(row.internal_description) + 1)
         row.save()
 """
@@ -111,11 +117,16 @@ def test_a_worker_in_another_process_verifies_what_was_stored(environment, modul
 
 
 @pytest.mark.slow
-def test_processes_that_read_before_they_write_wait_for_one_another(environment):
+def test_processes_that_read_before_they_write_wait_for_one_another(environment, tmp_path):
     new = "from tardis.tardis_portal.models import License; License.objects.create(name='counter', internal_description='0')"
     manage(environment, "shell", "-c", new)
     command = [sys.executable, str(DEVHOST / "manage.py"), "shell", "-c", COUNT_UP]
-    processes = [subprocess.Popen(command, env=environment) for _ in range(3)]
-    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == b"ready\n"
+    (tmp_path / "state" / "go").touch()
+    for process in processes:
+        process.communicate(timeout=120)
+    assert [process.returncode for process in processes] == [0, 0, 0]
     ask = "from tardis.tardis_portal.models import License; print(License.objects.get().internal_description)"
-    assert manage(environment, "shell", "-c", ask).split()[-1] == "150"
+    assert manage(environment, "shell", "-c", ask).split()[-1] == "60"
