@@ -23,7 +23,7 @@ from .dimse import Command
 from .negotiation import STORAGE_COMMITMENT, AcceptedContext, negotiate
 from .part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from .records import AssociationRecord, Caller, CommitmentReference, CommitmentRequest, Counters
-from .store import Refusal, StoreOperation
+from .store import Prefetch, Refusal, StoreOperation
 from .wire import PeerGone, PeerSlow, Stopping, StopSignal, Wire
 
 logger = logging.getLogger("tardis_imagetrove.scp")
@@ -199,6 +199,7 @@ class Association:
         self._record = AssociationRecord(peer="?")
         self._accepted: dict[int, AcceptedContext] = {}
         self._peer_max_pdu = 0
+        self._prefetch = Prefetch(around.spool)
         # The message being received: its command so far, then its operation.
         self._context_id = 0
         self._command_bytes = bytearray()
@@ -256,6 +257,7 @@ class Association:
         finally:
             if self._operation is not None:
                 self._operation.abandon()
+            self._prefetch.discard()
             record.seconds = time.monotonic() - started
             if record.established:
                 record.rejected = ""
@@ -430,7 +432,7 @@ class Association:
         self, context: AcceptedContext, command: Command
     ) -> StoreOperation | _CommitmentOperation | _Discard:
         if command.field == dimse.C_STORE_RQ:
-            return StoreOperation(self._around.spool, context, command)
+            return StoreOperation(self._prefetch, context, command)
         if command.field == dimse.C_ECHO_RQ:
             return _Discard(Refusal(dimse.SUCCESS, "", ""))
         if command.field == dimse.N_ACTION_RQ and context.abstract_syntax == STORAGE_COMMITMENT:
@@ -468,6 +470,8 @@ class Association:
         self._account(operation, refusal)
         self._operation = self._command = None
         wire.send(pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu))
+        if isinstance(operation, StoreOperation) and refusal is None:
+            self._prefetch.prepare()
 
     def _account(self, operation: object, refusal: Refusal | None) -> None:
         around, record = self._around, self._record

@@ -27,6 +27,45 @@ class Refusal:
     offending: tuple[int, int] | None = None
 
 
+class Prefetch:
+    """Keeps one temporary file ready for the next instance of an association.
+
+    Making a file right after a sync waits for the disk's journal (0.3 ms of the 1.5 that an MR
+    takes); done between two instances, while the sender prepares its next one, that costs nothing.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._ready: Incoming | None = None
+
+    def prepare(self) -> None:
+        """Make the next file now; trouble is left to :meth:`take`, which can answer for it."""
+        if self._ready is None:
+            with contextlib.suppress(SpoolError):
+                self._ready = self._spool.incoming()
+
+    def take(self) -> Incoming:
+        """The file that is ready, or a new one.
+
+        Raises:
+            SpoolError: there is none to be had.
+        """
+        ready, self._ready = self._ready, None
+        return ready or self._spool.incoming()
+
+    def discard(self) -> None:
+        """Remove the file that is ready."""
+        if self._ready is not None:
+            discard(self._ready)
+            self._ready = None
+
+
+def discard(incoming: Incoming) -> None:
+    """Remove a temporary file."""
+    with contextlib.suppress(SpoolError):
+        incoming.__exit__(None, None, None)
+
+
 class StoreOperation:
     """Receives one instance into the spool.
 
@@ -34,7 +73,7 @@ class StoreOperation:
     and then the response says why.
     """
 
-    def __init__(self, spool: Spool, context: AcceptedContext, command: Command) -> None:
+    def __init__(self, prefetch: Prefetch, context: AcceptedContext, command: Command) -> None:
         self._command = command
         self._incoming: Incoming | None = None
         self._scanner = HeadScanner(context.transfer_syntax)
@@ -42,11 +81,13 @@ class StoreOperation:
         self.outcome: Stored | None = None
         self.bytes = 0
         if self.refusal is None:
-            with self._failures():
-                self._incoming = spool.incoming()
+            try:
+                self._incoming = prefetch.take()
                 self._incoming.write(
                     file_beginning(command.sop_class, command.sop_instance, context.transfer_syntax)
                 )
+            except Exception as error:
+                self._fail(error)
 
     def _check_command(self, context: AcceptedContext) -> Refusal | None:
         command = self._command
@@ -76,26 +117,24 @@ class StoreOperation:
             return Refusal(dimse.CANNOT_UNDERSTAND, "no-data-set", "C-STORE-RQ without a data set")
         return None
 
-    @contextlib.contextmanager
-    def _failures(self):  # noqa: ANN202 (a context manager of no value)
-        """Turn whatever goes wrong into the refusal of this operation."""
-        try:
-            yield
-        except UnreadableDataSet as error:
-            self._refuse(
-                Refusal(dimse.CANNOT_UNDERSTAND, "unreadable", f"Data set: {error}", f"data set: {error}")
-            )
-        except SpoolFull as error:
-            self._refuse(Refusal(dimse.OUT_OF_RESOURCES, "disk-full", "Out of disk space", str(error)))
-        except SpoolError as error:
-            self._refuse(
-                Refusal(dimse.OUT_OF_RESOURCES_DISK_TROUBLE, "spool", "Storage is not available", str(error))
-            )
-        except Exception as error:
-            logger.exception("C-STORE of %s failed in an unforeseen way", self._command.sop_instance)
-            self._refuse(Refusal(dimse.PROCESSING_FAILURE, "internal", "Internal error", repr(error)))
-
-    def _refuse(self, refusal: Refusal) -> None:
+    def _fail(self, error: Exception) -> None:
+        """Turn whatever went wrong into the refusal of this operation, and drop the file."""
+        match error:
+            case UnreadableDataSet():
+                refusal = Refusal(
+                    dimse.CANNOT_UNDERSTAND, "unreadable", f"Data set: {error}", f"data set: {error}"
+                )
+            case SpoolFull():
+                refusal = Refusal(dimse.OUT_OF_RESOURCES, "disk-full", "Out of disk space", str(error))
+            case SpoolError():
+                refusal = Refusal(
+                    dimse.OUT_OF_RESOURCES_DISK_TROUBLE, "spool", "Storage is not available", str(error)
+                )
+            case _:
+                logger.error(
+                    "C-STORE of %s failed in an unforeseen way", self._command.sop_instance, exc_info=error
+                )
+                refusal = Refusal(dimse.PROCESSING_FAILURE, "internal", "Internal error", repr(error))
         self.refusal = refusal
         self.abandon()
 
@@ -104,20 +143,24 @@ class StoreOperation:
         self.bytes += len(data)
         if self._incoming is None:
             return
-        with self._failures():
+        try:
             if not self._scanner.done:
                 self._scanner.feed(data)
             self._incoming.write(data)
+        except Exception as error:
+            self._fail(error)
 
     def finish(self) -> Refusal | None:
         """Commit the instance; None means that it is durable and may be acknowledged."""
         if self._incoming is not None:
             self.refusal = self._check_data_set()
             if self.refusal is None:
-                with self._failures():
+                try:
                     self.outcome = self._incoming.commit(
                         self._scanner.found[SERIES], self._command.sop_instance
                     )
+                except Exception as error:
+                    self._fail(error)
         self.abandon()
         return self.refusal
 
@@ -152,5 +195,4 @@ class StoreOperation:
         """Remove the temporary file, whether the instance was committed or not."""
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
-            with contextlib.suppress(SpoolError):
-                incoming.__exit__(None, None, None)
+            discard(incoming)

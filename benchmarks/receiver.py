@@ -1,0 +1,406 @@
+"""Compares the receiver with storescp, storescp --fork and Orthanc on the same data in one run.
+
+    python benchmarks/receiver.py [--quick] [--json FILE]
+
+Only the ratios of one run mean something: the servers take turns, each scenario is repeated, and the
+median counts. Ours syncs every instance and its folder before it answers; storescp syncs nothing;
+Orthanc syncs its files. The sender is DCMTK's dcmsend; with Nagle's delay as Debian builds it, and
+without it (TCP_NODELAY=1 in the environment of DCMTK and Orthanc). A program that is not installed
+is named as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is sent: ``count`` instances of ``kind``, shared by ``associations`` senders."""
+
+    kind: str
+    count: int
+    associations: int
+    nagle: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} x{self.associations}{' Nagle' if self.nagle else ''}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A receiver under test: ``command(port, folder)`` runs it in the foreground."""
+
+    name: str
+    program: str
+    command: Callable[[int, Path], list[str]]
+
+
+@dataclass
+class Result:
+    """Instances per second of each run, by server."""
+
+    scenario: str
+    rates: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, server: str) -> float | None:
+        values = self.rates.get(server)
+        return statistics.median(values) if values else None
+
+
+def ours(port: int, folder: Path) -> list[str]:
+    return [sys.executable, __file__, "--serve", str(port), str(folder)]
+
+
+def orthanc(port: int, folder: Path) -> list[str]:
+    settings = {
+        "Name": "bench",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "DicomPort": port,
+        "DicomAet": "BENCH",
+        "DicomCheckCalledAet": False,
+        "DicomAlwaysAllowStore": True,
+        "HttpServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "StorageCompression": False,
+        "Plugins": [],
+    }
+    file = folder / "orthanc.json"
+    file.write_text(json.dumps(settings))
+    return ["Orthanc", str(file)]
+
+
+SERVERS = (
+    Server("ours", sys.executable, ours),
+    Server("storescp", "storescp", lambda port, folder: ["storescp", "-od", str(folder), str(port)]),
+    Server(
+        "storescp --fork",
+        "storescp",
+        lambda port, folder: ["storescp", "--fork", "-od", str(folder), str(port)],
+    ),
+    Server("Orthanc", "Orthanc", orthanc),
+)
+
+
+def serve(port: int, folder: Path) -> None:
+    """Run our receiver until SIGTERM."""
+    from tardis_imagetrove.scp import ReceiverConfig, running_receiver
+    from tardis_imagetrove.spool import Spool
+
+    config = ReceiverConfig(host=HOST, port=port, workers=2, require_called_ae=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with running_receiver(config, Spool(folder / "spool", reserve_bytes=0)):
+        signal.pause()
+
+
+def write_instance(path: Path, kind: str, number: int, frames: int = 1) -> None:
+    """A generated instance: an MR of 132 KB, a CT of 525 KB, or an enhanced MR of ``frames`` of 1 MB."""
+    sop_class, size = {
+        "MR": (MRImageStorage, 256),
+        "CT": (CTImageStorage, 512),
+        "enhanced": (EnhancedMRImageStorage, 724),
+    }[kind]
+    instance = Dataset()
+    instance.SOPClassUID = sop_class
+    instance.SOPInstanceUID = generate_uid(entropy_srcs=[kind, str(number)])
+    instance.StudyInstanceUID = generate_uid(entropy_srcs=[kind, "study"])
+    instance.SeriesInstanceUID = generate_uid(entropy_srcs=[kind, "series"])
+    instance.PatientID = "BENCH"
+    instance.PatientName = "Bench^Mark"
+    instance.Modality = "CT" if kind == "CT" else "MR"
+    instance.Manufacturer = "Bench"
+    instance.InstanceNumber = number
+    instance.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    instance.ImagePositionPatient = [0, 0, number]
+    instance.Rows = instance.Columns = size
+    instance.SamplesPerPixel = 1
+    instance.PhotometricInterpretation = "MONOCHROME2"
+    instance.BitsAllocated, instance.BitsStored, instance.HighBit = 16, 12, 11
+    instance.PixelRepresentation = 0
+    noise = np.random.default_rng(number)
+    frame = noise.integers(0, 4096, (size, size), dtype=np.uint16).tobytes()
+    if frames > 1:
+        instance.NumberOfFrames = frames
+    instance.PixelData = frame * frames
+    instance["PixelData"].VR = "OW"
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance.save_as(path, enforce_file_format=True)
+
+
+def make_data(root: Path, kind: str, count: int) -> list[Path]:
+    """``count`` files in four folders, a quarter each."""
+    folders = [root / f"{kind}-{quarter}" for quarter in range(4)]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        write_instance(folders[number % 4] / f"{number:05}.dcm", kind, number)
+    return folders
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def environment(nagle: bool) -> dict[str, str]:
+    return {**os.environ, "TCP_NODELAY": "0" if nagle else "1"} if not nagle else dict(os.environ)
+
+
+@contextlib.contextmanager
+def running(server: Server, nagle: bool) -> Iterator[tuple[int, subprocess.Popen]]:
+    """The server on a free port with an empty folder; yields when it answers an echo."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        port = free_port()
+        process = subprocess.Popen(
+            server.command(port, Path(name)),
+            env=environment(nagle),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            for _ in range(200):
+                if process.poll() is not None:
+                    raise RuntimeError(f"{server.name} ended with {process.returncode}")
+                echo = subprocess.run(
+                    ["echoscu", "-to", "2", HOST, str(port)], env=environment(False), capture_output=True
+                )
+                if echo.returncode == 0:
+                    break
+                time.sleep(0.1)
+            else:
+                raise RuntimeError(f"{server.name} does not answer")
+            yield port, process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def send(port: int, folders: list[list[Path]], nagle: bool) -> float:
+    """Send each list of folders by a dcmsend of its own, all at once; seconds until the last is done."""
+    started = time.perf_counter()
+    senders = [
+        subprocess.Popen(
+            ["dcmsend", "-aec", "BENCH", HOST, str(port), "+sd", *map(str, group)],
+            env=environment(nagle),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for group in folders
+    ]
+    for sender in senders:
+        errors = sender.communicate()[1].decode()
+        if sender.returncode:
+            raise RuntimeError(f"dcmsend ended with {sender.returncode}: {errors[-500:]}")
+    return time.perf_counter() - started
+
+
+def measure(scenarios: list[Scenario], servers: list[Server], repeats: int, data: Path) -> list[Result]:
+    """Every scenario on every server in turn, ``repeats`` times."""
+    results = []
+    for scenario in scenarios:
+        root = data / f"{scenario.kind}-{scenario.count}"
+        folders = (
+            make_data(root, scenario.kind, scenario.count) if not root.exists() else sorted(root.iterdir())
+        )
+        groups = [folders] if scenario.associations == 1 else [[folder] for folder in folders]
+        result = Result(scenario.name)
+        for repeat in range(repeats):
+            for server in servers if repeat % 2 == 0 else servers[::-1]:
+                with running(server, scenario.nagle) as (port, _process):
+                    seconds = send(port, groups, scenario.nagle)
+                result.rates.setdefault(server.name, []).append(scenario.count / seconds)
+                print(f"  {scenario.name:12} {server.name:16} {scenario.count / seconds:8.1f}/s", flush=True)
+        results.append(result)
+    return results
+
+
+def family(process: subprocess.Popen) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        children += (task / "children").read_text().split()
+    return sorted({process.pid, *map(int, children)})
+
+
+def resident_mib(pid: int, peak: bool = False) -> float:
+    key = "VmHWM" if peak else "VmRSS"
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def opening_ms(servers: list[Server], count: int) -> dict[str, float]:
+    """Median milliseconds of a whole echoscu (128 contexts proposed), less what it needs without a peer."""
+    times: dict[str, list[float]] = {server.name: [] for server in servers}
+    for server in servers:
+        with running(server, False) as (port, _process):
+            for _ in range(count):
+                started = time.perf_counter()
+                subprocess.run(
+                    ["echoscu", "-ppc", "120", "-pts", "4", HOST, str(port)],
+                    env=environment(False),
+                    check=True,
+                )
+                times[server.name].append((time.perf_counter() - started) * 1000)
+    started = time.perf_counter()
+    for _ in range(count):
+        subprocess.run(["echoscu", "--version"], stdout=subprocess.DEVNULL, check=True)
+    alone = (time.perf_counter() - started) / count * 1000
+    return {name: round(statistics.median(values) - alone, 1) for name, values in times.items()}
+
+
+def our_footprint(data: Path, seconds: float, frames: int) -> dict[str, float]:
+    """Ours alone: memory for one very large instance, and CPU of four idle associations."""
+    large = data / "large"
+    large.mkdir()
+    write_instance(large / "large.dcm", "enhanced", 0, frames)
+    size = (large / "large.dcm").stat().st_size
+    with running(SERVERS[0], False) as (port, process):
+        seconds_large = send(port, [[large]], False)
+        peak = max(resident_mib(pid, peak=True) for pid in family(process))
+    from pynetdicom import AE
+
+    with running(SERVERS[0], False) as (port, process):
+        ae = AE()
+        ae.add_requested_context("1.2.840.10008.1.1")
+        open_now = [ae.associate(HOST, port) for _ in range(4)]
+        pids = family(process)
+        before = sum(map(cpu_seconds, pids))
+        time.sleep(seconds)
+        idle = (sum(map(cpu_seconds, pids)) - before) / seconds
+        for association in open_now:
+            association.release()
+    shutil.rmtree(large)
+    return {
+        "large_instance_mib": round(size / 2**20),
+        "large_instance_mib_per_s": round(size / 2**20 / seconds_large),
+        "peak_resident_mib": round(peak, 1),
+        "idle_cpu_percent_of_a_core": round(100 * idle, 2),
+    }
+
+
+def table(results: list[Result], servers: list[Server]) -> str:
+    """Instances per second, and in brackets ours as a ratio to that server."""
+    header = ["scenario", *(server.name for server in servers)]
+    rows = [header]
+    for result in results:
+        mine = result.median("ours")
+        row = [result.scenario]
+        for server in servers:
+            rate = result.median(server.name)
+            if rate is None:
+                row.append("-")
+            elif server.name == "ours" or not mine:
+                row.append(f"{rate:.0f}/s")
+            else:
+                row.append(f"{rate:.0f}/s ({mine / rate:.2f}x)")
+        rows.append(row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer instances and one repeat, to see that it runs"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--only", help="only scenarios whose name contains this")
+    parser.add_argument(
+        "--data", type=Path, help="where to generate the data, on the disk of the temporary folder"
+    )
+    parser.add_argument("--serve", nargs=2, metavar=("PORT", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(int(options.serve[0]), Path(options.serve[1]))
+        return 0
+    for tool in ("dcmsend", "echoscu"):
+        if shutil.which(tool) is None:
+            print(f"missing: {tool} (DCMTK), which sends the data")
+            return 1
+    servers = [server for server in SERVERS if shutil.which(server.program)]
+    missing = sorted({server.name for server in SERVERS} - {server.name for server in servers})
+    for name in missing:
+        print(f"missing: {name} is not installed and is left out")
+    scale = 10 if options.quick else 1
+    repeats = 1 if options.quick else options.repeats
+    scenarios = [
+        Scenario("MR", 1000 // scale, 1, False),
+        Scenario("CT", 400 // scale, 1, False),
+        Scenario("MR", 1000 // scale, 4, False),
+        Scenario("CT", 400 // scale, 4, False),
+        Scenario("MR", 200 // scale, 1, True),
+        Scenario("CT", 200 // scale, 1, True),
+    ]
+    if options.only:
+        scenarios = [scenario for scenario in scenarios if options.only in scenario.name]
+    with tempfile.TemporaryDirectory(prefix="bench-data-", dir=options.data) as name:
+        results = measure(scenarios, servers, repeats, Path(name))
+        extra: dict[str, object] = {}
+        if not options.only:
+            extra["opening_ms"] = opening_ms(servers, 5 if options.quick else 30)
+            extra["ours"] = our_footprint(
+                Path(name), 2 if options.quick else 20, 50 if options.quick else 1024
+            )
+    print()
+    print(table(results, servers))
+    for key, value in extra.items():
+        print(f"{key}: {json.dumps(value)}")
+    if options.json:
+        report = {
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "missing": missing,
+            "results": [asdict(result) for result in results],
+            **extra,
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
