@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from django.conf import settings
 
 from tardis_imagetrove.phantom import oblique_mr_series
 from tardis_imagetrove.spool import Spool
@@ -71,6 +72,11 @@ def configure(owner, **changes):
 
 @pytest.fixture
 def owner(transactional_db, django_user_model):
+    # MyTARDIS 5.0 cannot save an experiment without this user, which its migrations make and a
+    # transactional test has flushed.
+    public = getattr(settings, "PUBLIC_USER_ID", None)
+    if public is not None:
+        django_user_model.objects.get_or_create(pk=public, defaults={"username": "PUBLIC_USER"})
     return django_user_model.objects.create_user("facility", password="facility")
 
 

@@ -4,14 +4,51 @@ The processes that a test starts (receiver, worker) read this module too, and by
 they share the test's database, spool and broker.
 """
 
+import importlib
 import json
 import os
+import sys
 
-from devhost.settings import *  # noqa: F403
-from devhost.settings import DATABASES, IMAGETROVE, STATE
+# Brings the folder of state, the broker and the database of the tests in either case.
+from devhost import settings as devhost
+
+if "MYTARDIS_HOME" in os.environ:
+    sys.path[:] = [folder for folder in sys.path if folder != str(devhost.DEVHOST_DIR)]
+    sys.path.insert(0, os.environ["MYTARDIS_HOME"])
+    for name in [name for name in sys.modules if name.split(".")[0] == "tardis"]:
+        del sys.modules[name]
+    try:
+        host = importlib.import_module("tardis.settings")
+    except ModuleNotFoundError:
+        host = importlib.import_module("tardis.test_settings")
+else:
+    host = devhost
+
+globals().update({name: getattr(host, name) for name in dir(host) if name.isupper()})
+
+if host is not devhost:
+    INSTALLED_APPS = (*host.INSTALLED_APPS, "tardis_imagetrove")
+    DATABASES = devhost.DATABASES
+    CACHES = {"default": devhost.CACHES["default"]}
+    IMAGETROVE = devhost.IMAGETROVE
+    DEFAULT_STORAGE_BASE_DIR = devhost.DEFAULT_STORAGE_BASE_DIR
+    METADATA_STORE_PATH = devhost.METADATA_STORE_PATH
+    # Workers of the tests' own, as MyTARDIS 4.7 (with a namespace) or 5.0 (without) names the settings.
+    prefix = "CELERY_" if hasattr(host, "CELERY_BROKER_URL") else ""
+    globals()[f"{prefix}BROKER_URL"] = devhost.CELERY_BROKER_URL
+    globals()[f"{prefix}BROKER_TRANSPORT_OPTIONS"] = getattr(devhost, "CELERY_BROKER_TRANSPORT_OPTIONS", {})
+    for name in ("CELERY_TASK_ALWAYS_EAGER", "CELERY_ALWAYS_EAGER", "TASK_ALWAYS_EAGER"):
+        globals().pop(name, None)
+    # What the app's documentation has an administrator add.
+    ROOT_URLCONF = devhost.ROOT_URLCONF
+    AUTHENTICATION_BACKENDS = (
+        "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend",
+        *host.AUTHENTICATION_BACKENDS,
+    )
+    LOGIN_VIEWS = {**getattr(host, "LOGIN_VIEWS", {}), host.SITE_ID: devhost.LOGIN_VIEWS[devhost.SITE_ID]}
 
 if "sqlite" in DATABASES["default"]["ENGINE"]:
-    DATABASES["default"]["TEST"] = {"NAME": str(STATE / "test.sqlite3")}
+    DATABASES["default"]["TEST"] = {"NAME": str(devhost.STATE / "test.sqlite3")}
 if "IMAGETROVE_TEST_DATABASE" in os.environ:
     DATABASES["default"]["NAME"] = os.environ["IMAGETROVE_TEST_DATABASE"]
 # Short, so that a test of what goes on after trouble need not wait a minute for it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,14 +13,15 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from django.conf import settings as django_settings
 from django.db import close_old_connections, connection
 from pynetdicom import AE
+from tardis.celery import tardis_app
 
 from devhost.send import send
 from tardis_imagetrove.spool import Spool
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+HOST = os.environ.get("MYTARDIS_HOME", str(REPOSITORY / "devhost"))
 
 
 def free_port() -> int:
@@ -52,8 +52,8 @@ class Site:
         self.spool.prepare()
         self.log = folder / "site.log"
         self.processes: dict[str, subprocess.Popen] = {}
-        broker = Path(django_settings.CELERY_BROKER_TRANSPORT_OPTIONS["data_folder_in"]).parent
-        shutil.rmtree(broker, ignore_errors=True)
+        with contextlib.closing(tardis_app.connection_for_write()) as broker:
+            tardis_app.control.purge(broker)
         self.env = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.settings",
@@ -61,7 +61,7 @@ class Site:
             "IMAGETROVE_TEST_SETTINGS": json.dumps(
                 {"SPOOL": str(self.spool.root), "SPOOL_RESERVE_MIB": 0, **imagetrove}
             ),
-            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "devhost")]),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), HOST]),
             "PYTHONWARNINGS": "ignore",
         }
 
@@ -69,7 +69,7 @@ class Site:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *command],
-                cwd=REPOSITORY,
+                cwd=HOST,
                 env=self.env,
                 stdout=log,
                 stderr=log,
