@@ -124,7 +124,7 @@ def test_who_is_signed_in_goes_on(site, client, account, path):
 def test_a_federated_account_has_no_password_to_guess(site, post, client):
     post(signer.assertion())
     client.logout()
-    for password in ("", "!", "None", User.objects.get().password):
+    for password in ("", "!", "None", User.objects.get(email="ada@example.edu").password):
         fields = {"username": "ada@example.edu", "password": password}
         assert client.post("/local_local", fields, secure=True).status_code == 403
 

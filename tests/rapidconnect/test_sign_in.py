@@ -21,6 +21,11 @@ pytestmark = pytest.mark.django_db
 User = get_user_model()
 
 
+def people():
+    """All accounts but the one that MyTARDIS 5.0 has for itself."""
+    return User.objects.exclude(username="PUBLIC_USER")
+
+
 @pytest.fixture
 def local(db):
     """An account of this site with the address that the federation will say."""
@@ -55,16 +60,16 @@ def test_a_first_sign_in_makes_an_account_as_mytardis_has_them(post, site):
 
 def test_the_same_person_comes_back_to_the_same_account(post):
     post(signer.assertion())
-    first = User.objects.get()
+    first = people().get()
     post(signer.assertion(), browser=Client())
-    assert User.objects.get() == first
+    assert people().get() == first
 
 
 def test_name_and_mail_follow_the_federation(post, client):
     post(signer.assertion())
     first = user_of(client)
     post(signer.assertion(said={"surname": "King", "mail": "ada.king@example.edu"}))
-    user = User.objects.get()
+    user = people().get()
     assert user.pk == first == user_of(client)
     assert (user.first_name, user.last_name, user.email) == ("Ada", "King", "ada.king@example.edu")
 
@@ -72,7 +77,7 @@ def test_name_and_mail_follow_the_federation(post, client):
 def test_what_the_federation_leaves_out_later_stays(post):
     post(signer.assertion())
     post(signer.assertion(**{signer.ATTRIBUTES: {}}))
-    user = User.objects.get()
+    user = people().get()
     assert (user.first_name, user.last_name, user.email) == ("Ada", "Lovelace", "ada@example.edu")
 
 
@@ -81,8 +86,8 @@ def test_two_people_with_one_address_stay_two(post, client):
     first = user_of(client)
     post(signer.assertion("grace", said={"mail": "ADA@example.edu"}))
     assert user_of(client) != first
-    assert User.objects.count() == 2
-    assert {user.username for user in User.objects.all()} == {"ada@example.edu", "ada@example.edu-2"}
+    assert people().count() == 2
+    assert {user.username for user in people()} == {"ada@example.edu", "ada@example.edu-2"}
 
 
 def test_a_person_who_takes_another_ones_address_later_stays_another(post, client):
@@ -112,7 +117,8 @@ def test_odd_names_are_kept_and_shown_as_text(post, client):
     # MyTARDIS has user names in addresses, by this pattern.
     assert user.username.isascii()
     assert not set(user.username) & set("'/<> ")
-    assert b"<b>" not in client.get("/", secure=True).content
+    assert "<b>𝔘" not in client.get("/", secure=True).content.decode()
+    assert "<b>𝔘" not in post("forged").content.decode()
 
 
 def test_a_long_address_makes_a_user_name_that_mytardis_can_keep(post, client):
@@ -371,7 +377,11 @@ def test_a_megabyte_is_refused_unread(post):
     ("content_type", "body"),
     [
         ("application/x-www-form-urlencoded", b"assertion=%00%ff%fe"),
-        ("application/x-www-form-urlencoded", b"&".join(b"a%d=1" % n for n in range(5000))),
+        pytest.param(
+            "application/x-www-form-urlencoded",
+            b"&".join(b"a%d=1" % n for n in range(5000)),
+            id="5000 fields",
+        ),
         ("application/x-www-form-urlencoded; charset=hex", b"assertion=a.b.c"),
         ("application/x-www-form-urlencoded; charset=punycode", b"assertion=\xff-\xff"),
         ("application/x-www-form-urlencoded; charset=utf-16", b"assertion=a.b.c"),
@@ -418,7 +428,7 @@ def test_an_account_of_this_site_is_not_taken_over(post, client, local):
     response = post(signer.assertion())
     assert (response.status_code, code_of(response)) == (403, "ID-LINK")
     assert user_of(client) is None
-    assert User.objects.count() == 1
+    assert people().count() == 1
     assert not FederatedIdentity.objects.get().user
     local.refresh_from_db()
     assert (local.email, local.first_name) == ("Ada@example.edu", "")
@@ -429,7 +439,7 @@ def test_an_account_of_this_site_is_not_taken_over(post, client, local):
 def test_an_account_that_was_switched_off_is_not_got_round(post, local):
     User.objects.update(is_active=False)
     assert code_of(post(signer.assertion())) == "ID-LINK"
-    assert User.objects.count() == 1
+    assert people().count() == 1
 
 
 def test_a_linked_account_is_signed_in_to(post, client, local):
@@ -455,7 +465,7 @@ def test_a_person_who_waits_gets_in_when_the_other_account_goes(post, client, lo
 def test_an_account_without_address_is_nobodys(post):
     User.objects.create_user("no-address")
     assert post(signer.assertion(said={"mail": None})).status_code == 302
-    assert User.objects.count() == 2
+    assert people().count() == 2
 
 
 def test_a_local_user_name_is_never_taken(post, client):
@@ -470,14 +480,14 @@ def test_an_inactive_account_stays_out(post, client):
     response = post(signer.assertion(said={"surname": "King"}))
     assert (response.status_code, code_of(response)) == (403, "ID-INACTIVE")
     assert user_of(client) is None
-    assert User.objects.get().last_name == "Lovelace"
+    assert people().get().last_name == "Lovelace"
 
 
 def test_a_changed_address_of_an_inactive_account_does_not_bring_it_back(post, client):
     post(signer.assertion(), browser=Client())
     User.objects.update(is_active=False)
     post(signer.assertion(said={"mail": "new@example.edu"}))
-    assert User.objects.count() == 1
+    assert people().count() == 1
     assert user_of(client) is None
 
 
@@ -504,7 +514,7 @@ def test_a_person_named_later_gets_the_project_at_the_next_sign_in(post, client,
     post(signer.assertion())
     ProjectMember.objects.create(group=project, mail="ada@example.edu")
     post(signer.assertion())
-    assert list(User.objects.get().groups.all()) == [project]
+    assert list(people().get().groups.all()) == [project]
 
 
 def test_nobody_else_gets_the_project(post, project):
@@ -519,7 +529,7 @@ def test_nobody_else_gets_the_project(post, project):
 def test_who_was_taken_out_of_a_project_stays_out(post, client, project):
     ProjectMember.objects.create(group=project, mail="ada@example.edu")
     post(signer.assertion())
-    User.objects.get().groups.clear()
+    people().get().groups.clear()
     post(signer.assertion())
     assert not project.user_set.exists()
 
