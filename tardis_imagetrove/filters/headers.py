@@ -9,11 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag
 
 TAGS = (
     "SOPClassUID",
@@ -43,6 +44,15 @@ TAGS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
+
+_TAG_OF = {keyword: BaseTag(tag_for_keyword(keyword)) for keyword in TAGS}
+
+_READ_PLAINLY = {
+    keyword: vr
+    for keyword, tag in _TAG_OF.items()
+    if (vr := dictionary_VR(tag)) in {"DS", "IS", "UI", "CS", "US"}
+}
+"""Attributes whose bytes are decoded here: pydicom's own objects for them cost most of a header's time."""
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data."""
@@ -185,7 +195,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             return read_partial(file, at_pixels, specific_tags=tags)
 
-    dataset = read([Tag(tag_for_keyword(name)) for name in TAGS])
+    dataset = read(list(_TAG_OF.values()))
     mosaic = 0
     if "MOSAIC" in _texts(dataset, "ImageType"):
         dataset = read(None)
@@ -195,17 +205,17 @@ def read_header(path: Path) -> Header:
     meta = getattr(dataset, "file_meta", Dataset())
     return Header(
         path=path,
-        sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
-        sop_class_uid=str(dataset.get("SOPClassUID", "")),
-        modality=str(dataset.get("Modality", "")),
+        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
+        sop_class_uid=_text(dataset, "SOPClassUID"),
+        modality=_text(dataset, "Modality"),
         transfer_syntax=str(meta.get("TransferSyntaxUID", "")),
         has_pixels=met_pixels and rows > 0 and columns > 0,
-        photometric=str(dataset.get("PhotometricInterpretation", "")),
+        photometric=_text(dataset, "PhotometricInterpretation"),
         rows=rows,
         columns=columns,
         frames=frames,
         mosaic=mosaic,
-        manufacturer=str(dataset.get("Manufacturer", "")),
+        manufacturer=_text(dataset, "Manufacturer"),
         instance_number=_order(dataset, "InstanceNumber"),
         temporal_position=_order(dataset, "TemporalPositionIdentifier"),
         acquisition_number=_order(dataset, "AcquisitionNumber"),
@@ -223,7 +233,7 @@ def _whole(dataset: Dataset, keyword: str) -> int:
         ValueError: the attribute holds something else; the text names it.
     """
     try:
-        return int(dataset.get(keyword) or 0)
+        return int(_value(dataset, keyword) or 0)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{keyword} is no number ({error})") from None
 
@@ -243,20 +253,20 @@ def planes_of(dataset: Dataset, frames: int = 1) -> Planes | None:
     Returns:
         ``None`` when any frame's position, orientation or spacing is not said.
     """
-    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    groups = _value(dataset, "PerFrameFunctionalGroupsSequence")
     if groups:
         return _functional_planes(dataset, groups) if len(groups) == frames else None
     found = _plane(
-        dataset.get("ImagePositionPatient"),
-        dataset.get("ImageOrientationPatient"),
-        dataset.get("PixelSpacing"),
+        _value(dataset, "ImagePositionPatient"),
+        _value(dataset, "ImageOrientationPatient"),
+        _value(dataset, "PixelSpacing"),
     )
     if found is None:
         return None
     position, per_column, per_row = found
     if frames == 1:
         return Planes(position[None], per_column[None], per_row[None])
-    offsets = _numbers(dataset.get("GridFrameOffsetVector"))
+    offsets = _numbers(_value(dataset, "GridFrameOffsetVector"))
     if len(offsets) != frames:
         return None
     normal = np.cross(per_column, per_row)
@@ -303,8 +313,8 @@ def _plane(
 def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:
     """Rescale slope and intercept of each frame (PS3.3 C.11.1.1.2, C.7.6.16.2.9)."""
     if "RescaleSlope" in dataset:
-        pair = (dataset.get("RescaleSlope"), dataset.get("RescaleIntercept"))
-        return np.tile([float(pair[0] or 1), float(pair[1] or 0)], (frames, 1))
+        slope, intercept = (_value(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
+        return np.tile([float(slope or 1), float(intercept or 0)], (frames, 1))
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     pairs = []
@@ -325,7 +335,7 @@ def _windows(dataset: Dataset) -> np.ndarray:
         if items:
             places += list(items[len(items) // 2].get("FrameVOILUTSequence") or [])
     for place in places:
-        centres, widths = _numbers(place.get("WindowCenter")), _numbers(place.get("WindowWidth"))
+        centres, widths = (_numbers(_value(place, name)) for name in ("WindowCenter", "WindowWidth"))
         if len(centres) and len(centres) == len(widths):
             return np.stack([centres, widths], axis=1)
     return np.empty((0, 2))
@@ -336,10 +346,10 @@ def _pixel_size(dataset: Dataset) -> tuple[float, float]:
     measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
     for value in (
         measures.get("PixelSpacing"),
-        dataset.get("PixelSpacing"),
-        dataset.get("ImagerPixelSpacing"),
-        dataset.get("NominalScannedPixelSpacing"),
-        dataset.get("PixelAspectRatio"),
+        _value(dataset, "PixelSpacing"),
+        _value(dataset, "ImagerPixelSpacing"),
+        _value(dataset, "NominalScannedPixelSpacing"),
+        _value(dataset, "PixelAspectRatio"),
     ):
         numbers = _numbers(value)
         if len(numbers) == 2 and (numbers > 0).all():
@@ -382,14 +392,37 @@ def _nicom() -> ModuleType:
     return nibabel.nicom
 
 
+def _value(dataset: Dataset, keyword: str) -> object:
+    """An attribute's value, ``None`` when it is absent; text of several values keeps its backslashes."""
+    if keyword not in dataset:
+        return None
+    element = dataset.get_item(_TAG_OF[keyword])
+    vr = _READ_PLAINLY.get(keyword)
+    if vr is None or not isinstance(element, RawDataElement) or element.value is None:
+        return dataset[_TAG_OF[keyword]].value
+    if vr == "US":
+        return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big")
+    return element.value.decode("latin-1").strip(" \0")
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = _value(dataset, keyword)
+    return "" if value is None else str(value)
+
+
 def _numbers(value: object) -> np.ndarray:
-    if value is None or isinstance(value, (str, bytes)):
-        return np.atleast_1d(np.array(value or [], dtype=float))
+    """Numbers of an attribute's value; none when it is absent or empty."""
+    if value is None:
+        return np.empty(0)
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if isinstance(value, str):
+        value = [part for part in value.split("\\") if part.strip()]
     return np.atleast_1d(np.array(value, dtype=float))
 
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:
-    value = dataset.get(keyword)
+    value = _value(dataset, keyword)
     if value is None:
         return []
-    return [str(value)] if isinstance(value, str) else [str(item) for item in value]
+    return value.split("\\") if isinstance(value, str) else [str(item) for item in value]

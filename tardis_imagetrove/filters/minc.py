@@ -23,7 +23,7 @@ class MincFilter(Filter):
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         with tempfile.TemporaryDirectory(prefix="minc-", dir=out) as scratch:
-            conversion = volume.convert(series, Path(scratch))
+            conversion = volume.convert(volume.survey(series), Path(scratch))
             outputs, warnings = [], list(conversion.warnings)
             for image in conversion.images:
                 stem = "_".join(part for part in (series.name, image.label) if part)

@@ -14,6 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from .gz import deflated
+
 SPATIAL = ("xspace", "yspace", "zspace")
 
 COMMENTS = {
@@ -97,7 +99,6 @@ def write_minc2(
     slope: float = 1.0,
     intercept: float = 0.0,
     header: Minc2Header | None = None,
-    compression: int = 1,
 ) -> None:
     """Write one MINC2 file.
 
@@ -108,7 +109,6 @@ def write_minc2(
         affine: voxel index to mm (RAS), shape (4, 4).
         slope, intercept: from stored to real values. Integers stay as they are stored, and the file says
             their real range; floats are written as real values.
-        compression: zlib level, 0 for none.
 
     Raises:
         ValueError: a type of voxel that MINC does not have, or an affine of no volume.
@@ -134,7 +134,7 @@ def write_minc2(
         for group, values in header.attributes.items():
             _write_attributes(_variable(info, group, "group________"), values)
         image = root.create_group("image").create_group("0")
-        low, high = _write_voxels(image, voxels, names, compression)
+        low, high = _write_voxels(image, voxels, names)
         for name, value in (("image-min", low), ("image-max", high)):
             _variable(image, name, "var_attribute", np.float64(value))
 
@@ -188,20 +188,24 @@ class _Voxels:
         return stored if self._as_real or self.is_rgb else stored * self.slope + self.intercept
 
 
-def _write_voxels(
-    group: h5py.Group, voxels: _Voxels, names: list[str], compression: int
-) -> tuple[float, float]:
-    """Write the image and return the real values of the ends of its valid range."""
+def _write_voxels(group: h5py.Group, voxels: _Voxels, names: list[str]) -> tuple[float, float]:
+    """Write the image, a chunk for each slice, and return the real values of its valid range's ends."""
     dtype, shape = voxels.dtype, voxels.shape
     plane_axes = 3 if voxels.is_rgb else 2
-    chunks = (1,) * (len(shape) - plane_axes) + shape[-plane_axes:]
-    options = (
-        {"chunks": chunks, "compression": "gzip", "compression_opts": compression} if compression else {}
+    image = group.create_dataset(
+        "image",
+        shape=shape,
+        dtype=dtype,
+        chunks=(1,) * (len(shape) - plane_axes) + shape[-plane_axes:],
+        shuffle=True,
+        compression="gzip",
+        compression_opts=1,
     )
-    image = group.create_dataset("image", shape=shape, dtype=dtype, **options)
     least, most = np.inf, -np.inf
     for index, plane in voxels.slices():
-        image[index] = plane
+        # The filters of HDF5, shuffle and deflate, done here: faster than the library's own.
+        shuffled = plane.reshape(-1).view("u1").reshape(-1, dtype.itemsize).T.tobytes()
+        image.id.write_direct_chunk(index + (0,) * plane_axes, deflated(shuffled))
         finite = plane[np.isfinite(plane)] if dtype.kind == "f" else plane
         if finite.size:
             least, most = min(least, finite.min()), max(most, finite.max())

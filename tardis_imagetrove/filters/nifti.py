@@ -48,7 +48,7 @@ class NiftiFilter(Filter):
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         with tempfile.TemporaryDirectory(prefix="nifti-", dir=out) as scratch:
-            conversion = volume.convert(series, Path(scratch))
+            conversion = volume.convert(volume.survey(series), Path(scratch))
             outputs = []
             for image in conversion.images:
                 stem = "_".join(part for part in (series.name, image.label) if part)

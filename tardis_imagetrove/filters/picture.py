@@ -69,17 +69,18 @@ class PictureFilter(Filter):
     version = "1"
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
-        headers, troubles, skipped = volume.headers_with_pixels(series)
+        found = volume.survey(series)
+        headers, troubles = found.headers, list(found.troubles)
         drawn_by = f"Pillow {PIL.__version__}"
-        if skipped:
-            return FilterResult(warnings=tuple(troubles), converter=drawn_by, skipped=skipped)
+        if found.skipped:
+            return FilterResult(warnings=tuple(troubles), converter=drawn_by, skipped=found.skipped)
         target = out / f"{series.name}.png"
         picture = None
         if is_stack(headers):
             with tempfile.TemporaryDirectory(prefix="picture-", dir=out) as scratch:
                 # What the NIfTI lacks is told there; here, only what concerns the picture.
                 try:
-                    conversion = volume.convert(series, Path(scratch))
+                    conversion = volume.convert(found, Path(scratch))
                 except PermanentError as error:
                     troubles.append(f"Frames are shown instead of three planes: {error}")
                 else:

@@ -128,8 +128,25 @@ class Conversion:
     skipped: str = ""
 
 
-def headers_with_pixels(series: DicomSeries) -> tuple[list[Header], list[str], str]:
-    """The instances of a series that hold an image, words for unreadable files, and why there is none.
+@dataclass(frozen=True)
+class Survey:
+    """What the headers of a series' files say before anything is converted.
+
+    Attributes:
+        name: of the series.
+        headers: of the instances that have pixels, by InstanceNumber.
+        troubles: words for the files that could not be read.
+        skipped: why there is no image; empty when there is one.
+    """
+
+    name: str
+    headers: tuple[Header, ...]
+    troubles: tuple[str, ...]
+    skipped: str = ""
+
+
+def survey(series: DicomSeries) -> Survey:
+    """Read the headers of a series.
 
     Raises:
         PermanentError: not one file could be read.
@@ -137,25 +154,26 @@ def headers_with_pixels(series: DicomSeries) -> tuple[list[Header], list[str], s
     headers, troubles = read_headers(series.files)
     if not headers:
         raise PermanentError(f"No file of {series.name} is readable DICOM. " + "; ".join(troubles[:5]))
-    with_pixels = [header for header in headers if header.has_pixels]
-    if with_pixels:
-        return with_pixels, troubles, ""
-    kinds = sorted({UID(header.sop_class_uid).name for header in headers})
-    return [], troubles, f"The series has no pixels ({', '.join(kinds)})"
+    with_pixels = tuple(header for header in headers if header.has_pixels)
+    skipped = ""
+    if not with_pixels:
+        kinds = sorted({UID(header.sop_class_uid).name for header in headers})
+        skipped = f"The series has no pixels ({', '.join(kinds)})"
+    return Survey(series.name, with_pixels, tuple(troubles), skipped)
 
 
-def convert(series: DicomSeries, folder: Path) -> Conversion:
+def convert(found: Survey, folder: Path) -> Conversion:
     """Convert a series to volumes in ``folder`` and check them against its headers.
 
     Raises:
         PermanentError: nothing can be made of it; the text says what dcm2niix said.
         RetriableError: the disk is full.
     """
-    headers, troubles, skipped = headers_with_pixels(series)
+    headers, troubles = found.headers, list(found.troubles)
     program = find_dcm2niix()
     converter = version_of(program)
-    if skipped:
-        return Conversion((), (), tuple(troubles), converter, skipped=skipped)
+    if found.skipped:
+        return Conversion((), (), tuple(troubles), converter, skipped=found.skipped)
 
     names = {header.path: f"{index:06d}.dcm" for index, header in enumerate(headers)}
     source = folder / "in"
@@ -183,7 +201,7 @@ def convert(series: DicomSeries, folder: Path) -> Conversion:
     if not attempt.images:
         words = "; ".join((*troubles, *attempt.complaints)) or "it gave no reason"
         raise PermanentError(
-            f"dcm2niix made no image of the {len(headers)} instances of {series.name}"
+            f"dcm2niix made no image of the {len(headers)} instances of {found.name}"
             f" ({attempt.run.meaning}): {words}"
         )
     warnings = troubles + list(attempt.complaints) + gaps(headers)
@@ -196,7 +214,7 @@ def convert(series: DicomSeries, folder: Path) -> Conversion:
         warnings.append(f"dcm2niix wrote {attempt.slices} of the {expected} slices that the series holds")
     return Conversion(
         images=attempt.images,
-        headers=tuple(headers),
+        headers=headers,
         warnings=tuple(dict.fromkeys((*warnings, *attempt.doubts))),
         converter=converter,
         arguments=attempt.run.arguments,

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -389,13 +391,30 @@ def test_no_identifying_value_reaches_any_output(phantom, run):
 def test_gzip_is_one_plain_member_the_same_each_time(tmp_path):
     source = tmp_path / "source"
     source.write_bytes(np.random.default_rng(1).integers(0, 50, 3 * BLOCK_BYTES + 17, dtype="u1").tobytes())
-    for threads in (1, 3):
-        gzip_file(source, tmp_path / f"{threads}.gz", threads=threads)
-    one = (tmp_path / "1.gz").read_bytes()
-    assert one == (tmp_path / "3.gz").read_bytes()
+    for name in ("one.gz", "other.gz"):
+        gzip_file(source, tmp_path / name)
+    one = (tmp_path / "one.gz").read_bytes()
+    assert one == (tmp_path / "other.gz").read_bytes()
+    assert one[3] == 0, "no name"
+    assert one[4:8] == bytes(4), "no time stamp"
     inflate = zlib.decompressobj(wbits=31)
     assert inflate.decompress(one) + inflate.flush() == source.read_bytes()
-    assert inflate.eof and inflate.unused_data == b""
+    assert inflate.eof
+    assert inflate.unused_data == b""
+
+
+def test_without_isa_l_the_standard_library_compresses(tmp_path):
+    """In a process of its own, where ``isal`` cannot be imported."""
+    source = tmp_path / "source"
+    source.write_bytes(bytes(range(256)) * 1000)
+    script = (
+        "import sys; sys.modules['isal'] = None\n"
+        "from pathlib import Path; from tardis_imagetrove.filters.gz import gzip_file, zlib\n"
+        "assert zlib.__name__ == 'zlib'\n"
+        "gzip_file(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    subprocess.run([sys.executable, "-c", script, source, tmp_path / "plain.gz"], check=True)
+    assert gzip.decompress((tmp_path / "plain.gz").read_bytes()) == source.read_bytes()
 
 
 def test_gzip_of_an_empty_file(tmp_path):

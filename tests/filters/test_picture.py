@@ -32,7 +32,7 @@ HEAD = {"slices": 40, "rows": 48, "columns": 44, "pixel_spacing": (4.5, 5.0), "s
 def views(phantom, tmp_path):
     def make(**options):
         files = phantom(**{**HEAD, "centre": (0, 0, 0), **options})
-        conversion = volume.convert(DicomSeries(tuple(files), "head"), tmp_path / "scratch")
+        conversion = volume.convert(volume.survey(DicomSeries(tuple(files), "head")), tmp_path / "scratch")
         return conversion, views_of(conversion.images[0])
 
     return make
