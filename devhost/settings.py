@@ -66,9 +66,8 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "tastypie",
     "tardis.tardis_portal",
+    "tardis_imagetrove",
 ]
-if not os.environ.get("DEVHOST_WITHOUT_APP"):
-    INSTALLED_APPS.append("tardis_imagetrove")
 
 MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
@@ -222,10 +221,9 @@ IMAGETROVE = {
 }
 
 # Signing in through the federation, as docs/rapid-connect.md has it for a MyTARDIS
-if "tardis_imagetrove" in INSTALLED_APPS:
-    ROOT_URLCONF = "tardis_imagetrove.rapidconnect.root_urls"
-    AUTHENTICATION_BACKENDS.insert(0, "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend")
-    LOGIN_VIEWS = {SITE_ID: "tardis_imagetrove.rapidconnect.views.sign_in"}
+ROOT_URLCONF = "tardis_imagetrove.rapidconnect.root_urls"
+AUTHENTICATION_BACKENDS.insert(0, "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend")
+LOGIN_VIEWS = {SITE_ID: "tardis_imagetrove.rapidconnect.views.sign_in"}
 
 # A stand-in for the federation, where this variable names the host's own address (http://127.0.0.1:8000)
 DEVHOST_FEDERATION = os.environ.get("DEVHOST_FEDERATION", "")
