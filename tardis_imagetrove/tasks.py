@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tardis.celery import tardis_app
 
 from .conf import settings
@@ -13,9 +15,13 @@ from .ingest.series import refresh_state
 from .spool import Spool
 
 
-def spool() -> Spool:
-    """The site's spool."""
-    return Spool(settings.spool_path, settings.SPOOL_RESERVE_MIB * 1024**2)
+def open_spool(folder: str | Path | None = None) -> Spool:
+    """The spool in ``folder``, or the site's own.
+
+    Raises:
+        ImproperlyConfigured: no folder is named, and none in the settings.
+    """
+    return Spool(folder or settings.spool_path, settings.SPOOL_RESERVE_MIB * 1024**2)
 
 
 # Late acknowledgement gives a killed worker's task to another where the broker can; where it
@@ -23,9 +29,10 @@ def spool() -> Spool:
 @tardis_app.task(
     name="tardis_imagetrove.ingest_series", ignore_result=True, acks_late=True, reject_on_worker_lost=True
 )
-def ingest_series(series_uid: str) -> None:
+def ingest_series(series_uid: str, spool_folder: str | None = None) -> None:
     """Archive what the spool holds of a series and have its filters queued."""
-    for run_id in do_ingest_series(spool(), series_uid, list(registry.load()), settings.scratch_path):
+    spool = open_spool(spool_folder)
+    for run_id in do_ingest_series(spool, series_uid, list(registry.load()), settings.scratch_path):
         queue_run(run_id)
 
 
@@ -39,13 +46,13 @@ def run_filter(run_id: int) -> None:
         refresh_state(series_id)
 
 
-def queue_series(series_uid: str) -> None:
-    """Have a series ingested by a worker.
+def queue_series(series_uid: str, spool_folder: str | None = None) -> None:
+    """Have a series ingested by a worker, from the site's spool unless another is named.
 
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(ingest_series, series_uid)
+    _queue(ingest_series, series_uid, spool_folder)
 
 
 def queue_run(run_id: int) -> None:
@@ -57,8 +64,8 @@ def queue_run(run_id: int) -> None:
     _queue(run_filter, run_id)
 
 
-def _queue(task, argument: str | int) -> None:  # noqa: ANN001 (a Celery task)
+def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
     try:
-        task.apply_async((argument,), retry=False)
+        task.apply_async(arguments, retry=False)
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

@@ -197,8 +197,8 @@ def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, h
     def experiment() -> ExperimentKey:
         experiment_id = portal.make_experiment(placement.experiment_title, placement.owner_id, institution)
         portal.grant_experiment(experiment_id, placement.owner_id, group_id)
-        if placement.project:
-            portal.join_project(experiment_id, placement.project)
+        if group_id is not None:
+            portal.join_project(experiment_id, placement.owner_id, group_id)
         return ExperimentKey.objects.create(key=placement.experiment_key, experiment_id=experiment_id)
 
     def dataset() -> DatasetKey:

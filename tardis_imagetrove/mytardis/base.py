@@ -134,8 +134,11 @@ class MyTardis(ABC):
     def inherit_datafile_access(self, datafile_id: int) -> None:
         """Give a new file its dataset's access, where the flavour keeps access per file."""
 
-    def join_project(self, experiment_id: int, project: str) -> None:
-        """Join the experiment to a project of MyTARDIS's own, where the flavour has projects."""
+    def join_project(self, experiment_id: int, owner_id: int, group_id: int) -> None:
+        """Join the experiment to MyTARDIS's project of the group's name, where the flavour has projects.
+
+        A project that does not exist is made, the owner's. Call it in a transaction.
+        """
 
     @staticmethod
     def group(name: str) -> int:

@@ -6,6 +6,7 @@ from functools import cache
 
 from django.apps import apps
 from django.conf import settings as django_settings
+from django.contrib.auth.models import Group
 
 from .base import MyTardis
 
@@ -47,6 +48,19 @@ class ObjectAclMyTardis(MyTardis):
             grant("django_group", group_id)
 
 
+#: What the owner and a group that may read are given; ownership types are ACL.OWNER_OWNED and SYSTEM_OWNED.
+_OWNER = {
+    "isOwner": True,
+    "canRead": True,
+    "canDownload": True,
+    "canWrite": True,
+    "canDelete": True,
+    "canSensitive": True,
+    "aclOwnershipType": 1,
+}
+_READER = {"canRead": True, "canDownload": True, "aclOwnershipType": 2}
+
+
 class TypedAclMyTardis(MyTardis):
     """MyTARDIS 5.0: a model of access rights for each of experiment, dataset and file, and projects."""
 
@@ -57,28 +71,10 @@ class TypedAclMyTardis(MyTardis):
     def grant_experiment(self, experiment_id: int, owner_id: int, group_id: int | None) -> None:
         from tardis.tardis_portal.models import ExperimentACL
 
-        ExperimentACL.objects.get_or_create(
-            experiment_id=experiment_id,
-            user_id=owner_id,
-            defaults={
-                "isOwner": True,
-                "canRead": True,
-                "canDownload": True,
-                "canWrite": True,
-                "canDelete": True,
-                "canSensitive": True,
-                "aclOwnershipType": ExperimentACL.OWNER_OWNED,
-            },
-        )
+        ExperimentACL.objects.get_or_create(experiment_id=experiment_id, user_id=owner_id, defaults=_OWNER)
         if group_id is not None:
             ExperimentACL.objects.get_or_create(
-                experiment_id=experiment_id,
-                group_id=group_id,
-                defaults={
-                    "canRead": True,
-                    "canDownload": True,
-                    "aclOwnershipType": ExperimentACL.SYSTEM_OWNED,
-                },
+                experiment_id=experiment_id, group_id=group_id, defaults=_READER
             )
 
     def inherit_dataset_access(self, experiment_id: int, dataset_id: int) -> None:
@@ -98,13 +94,24 @@ class TypedAclMyTardis(MyTardis):
                 DatasetACL.objects.filter(dataset_id=dataset_id), DatafileACL, datafile_id=datafile_id
             )
 
-    def join_project(self, experiment_id: int, project: str) -> None:
+    def join_project(self, experiment_id: int, owner_id: int, group_id: int) -> None:
         if not apps.is_installed("tardis.apps.projects"):
             return
-        from tardis.apps.projects.models import Project
+        from tardis.apps.projects.models import Project, ProjectACL
 
-        for match in Project.objects.filter(name=project):
-            match.experiments.add(experiment_id)
+        # Projects have no unique name: the group, which has, is the lock.
+        group = Group.objects.select_for_update().get(pk=group_id)
+        project = Project.objects.filter(name=group.name).order_by("pk").first()
+        if project is None:
+            project = Project.objects.create(
+                name=group.name,
+                description="",
+                principal_investigator_id=owner_id,
+                created_by_id=owner_id,
+            )
+            ProjectACL.objects.create(project=project, user_id=owner_id, **_OWNER)
+            ProjectACL.objects.create(project=project, group_id=group_id, **_READER)
+        project.experiments.add(experiment_id)
 
 
 def _copy_rights(source, model, **target: int) -> None:  # noqa: ANN001 (querysets and classes of MyTARDIS)

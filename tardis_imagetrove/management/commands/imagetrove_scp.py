@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -13,8 +14,7 @@ from ...conf import settings
 from ...errors import ImageTroveError
 from ...ingest.watcher import Timing, Watcher
 from ...scp import Receiver, ReceiverConfig
-from ...spool import Spool
-from ...tasks import queue_run, queue_series
+from ...tasks import open_spool, queue_run, queue_series
 
 
 class Command(BaseCommand):
@@ -31,8 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: object) -> None:
         logging.getLogger("tardis_imagetrove").setLevel(logging.INFO)
-        folder = options["spool"] or settings.spool_path
-        spool = Spool(folder, settings.SPOOL_RESERVE_MIB * 1024**2)
+        spool = open_spool(options["spool"])
         config = ReceiverConfig(
             host=options["host"],
             port=options["port"],
@@ -46,7 +45,8 @@ class Command(BaseCommand):
             retry=settings.RETRY_SECONDS,
             retry_max=settings.RETRY_SECONDS_MAX,
         )
-        watcher = Watcher(spool, timing, queue_series, queue_run)
+        queue_here = partial(queue_series, spool_folder=str(spool.root))
+        watcher = Watcher(spool, timing, queue_here, queue_run)
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())

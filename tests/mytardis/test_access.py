@@ -1,0 +1,96 @@
+"""Access: the owner and the project's group see and download, and nobody else, as MyTARDIS itself answers."""
+
+from __future__ import annotations
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.urls import reverse
+
+from tardis_imagetrove.ingest.series import ingest_series
+from tardis_imagetrove.models import Series
+
+from ..conftest import configure, deliver, phantom, series_uid
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PER_OBJECT = pytest.mark.skipif(
+    "objectacl" in apps.all_models["tardis_portal"], reason="only MyTARDIS 5.0 has access rights per object"
+)
+
+
+def ingest(spool, scratch, folder, physician: str) -> Series:
+    paths = phantom(folder, slices=2, overrides={"ReferringPhysicianName": physician})
+    deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    return Series.objects.get(series_uid=series_uid(paths[0]))
+
+
+def person(django_user_model, name: str, *groups: str) -> Client:
+    made = django_user_model.objects.create_user(name, password=name)
+    for group in groups:
+        made.groups.add(Group.objects.get_or_create(name=group)[0])
+    client = Client()
+    assert client.login(username=name, password=name)
+    return client
+
+
+def sees(client: Client, series: Series) -> tuple[bool, bool, bool]:
+    """Whether the visitor gets the experiment's page, the dataset's page, and the archive's bytes."""
+    dataset = series.dataset_key.dataset
+    experiment = series.dataset_key.experiment_key.experiment
+    archive = series.archives.get().datafile
+    answers = []
+    for name, kwargs in (
+        ("tardis_portal.view_experiment", {"experiment_id": experiment.pk}),
+        ("tardis_portal.view_dataset", {"dataset_id": dataset.pk}),
+        ("api_download_file", {"api_name": "v1", "resource_name": "dataset_file", "pk": archive.pk}),
+    ):
+        answer = client.get(reverse(name, kwargs=kwargs))
+        if answer.status_code == 200 and name == "api_download_file":
+            assert len(b"".join(answer.streaming_content)) == archive.size
+        answers.append(answer.status_code == 200)
+    return tuple(answers)
+
+
+@pytest.fixture
+def projects(owner, box):
+    return configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
+
+
+@pytest.mark.parametrize("only_experiments", [True, pytest.param(False, marks=PER_OBJECT)])
+def test_members_of_the_project_and_the_owner_see_it_and_nobody_else(
+    spool, scratch, projects, owner, django_user_model, tmp_path, settings, only_experiments
+):
+    settings.ONLY_EXPERIMENT_ACLS = only_experiments
+    series = ingest(spool, scratch, tmp_path / "in", "12345^Smith")
+    facility = Client()
+    assert facility.login(username="facility", password="facility")
+    everything, nothing = (True, True, True), (False, False, False)
+    assert sees(facility, series) == everything
+    assert sees(person(django_user_model, "member", "Project 12345"), series) == everything
+    assert sees(person(django_user_model, "other", "Project 54321"), series) == nothing
+    assert sees(person(django_user_model, "stranger"), series) == nothing
+    assert sees(Client(), series) == nothing
+
+
+def test_without_a_project_only_the_owner_sees_it(spool, scratch, projects, django_user_model, tmp_path):
+    series = ingest(spool, scratch, tmp_path / "in", "Smith")
+    facility = Client()
+    assert facility.login(username="facility", password="facility")
+    assert sees(facility, series) == (True, True, True)
+    assert sees(person(django_user_model, "member", "Project 12345"), series) == (False, False, False)
+
+
+@pytest.mark.skipif(not apps.is_installed("tardis.apps.projects"), reason="only MyTARDIS 5.0 has projects")
+def test_the_experiment_joins_the_project_of_that_name(spool, scratch, projects, owner, tmp_path):
+    from tardis.apps.projects.models import Project
+
+    for number, physician in enumerate(["12345", "12345^Smith", "54321"]):
+        ingest(spool, scratch, tmp_path / str(number), physician)
+    assert {project.name: project.experiments.count() for project in Project.objects.all()} == {
+        "Project 12345": 1,
+        "Project 54321": 1,
+    }
+    assert {project.principal_investigator for project in Project.objects.all()} == {owner}
