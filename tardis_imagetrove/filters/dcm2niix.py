@@ -33,6 +33,7 @@ STEM = "x"
 
 OPTIONS = (
     *("-g", "i"),  # no defaults file of whoever runs the worker
+    *("-d", "0"),  # no folders inside the folder
     *("-b", "y", "-ba", "y"),  # a sidecar without identifying fields
     *("-c", ""),  # no ImageComments in the NIfTI's header
     *("-z", "n"),  # compressed by ourselves, so that MINC and pictures read it as it is

@@ -91,7 +91,7 @@ class PictureFilter(Filter):
         if picture is None:
             picture, unreadable = draw_sheet(headers)
             troubles += unreadable
-        picture.save(target, optimize=True)
+        picture.save(target)
         return FilterResult(
             outputs=(Output(target, "image/png", "Picture"),), warnings=tuple(troubles), converter=drawn_by
         )

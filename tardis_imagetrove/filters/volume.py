@@ -175,16 +175,12 @@ def convert(found: Survey, folder: Path) -> Conversion:
     if found.skipped:
         return Conversion((), (), tuple(troubles), converter, skipped=found.skipped)
 
-    names = {header.path: f"{index:06d}.dcm" for index, header in enumerate(headers)}
-    source = folder / "in"
-    source.mkdir(parents=True)
-    for path, name in names.items():
-        (source / name).symlink_to(path.resolve())
+    source = _Source(headers, folder / "in")
     options = (*OPTIONS, *(DISPLAY_SCALING if _has_philips_scaling(headers) else ()))
-    attempt = _attempt(source, folder / "out", headers, names, options)
+    attempt = _attempt(source, folder / "out", headers, options)
     if attempt.misunderstood or (attempt.wants_decoding and any(map(_is_encoded, headers))):
-        undecodable = _rewrite(headers, source, names)
-        again = _attempt(source, folder / "again", headers, names, options)
+        undecodable = _rewrite(headers, source)
+        again = _attempt(source, folder / "again", headers, options)
         if again.rank > attempt.rank:
             attempt = again
         else:
@@ -193,8 +189,8 @@ def convert(found: Survey, folder: Path) -> Conversion:
     if not attempt.images and (whole := complete_volumes(headers)):
         for header in headers:
             if header not in whole:
-                (source / names[header.path]).unlink()
-        attempt = _attempt(source, folder / "whole", whole, names, options)
+                source.place(header).unlink(missing_ok=True)
+        attempt = _attempt(source, folder / "whole", whole, options)
         troubles.append(
             f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
         )
@@ -251,13 +247,43 @@ def _has_philips_scaling(headers: Sequence[Header]) -> bool:
     return philips and bool(scalings) and len(np.unique(np.concatenate(scalings), axis=0)) == 1
 
 
-def _attempt(
-    source: Path, out: Path, headers: Sequence[Header], names: dict[Path, str], options: Sequence[str]
-) -> _Attempt:
-    out.mkdir()
-    run = run_dcm2niix(source, out, options=options)
-    original = {name: path.name for path, name in names.items()}
-    complaints = tuple(re.sub(r"\d{6}\.dcm", lambda m: original.get(m[0], m[0]), c) for c in run.complaints)
+class _Source:
+    """The folder that dcm2niix reads: the series' own when it holds nothing else, or one of links to its
+    files, in which each can be replaced or taken away."""
+
+    def __init__(self, headers: Sequence[Header], links: Path) -> None:
+        self._names = {header.path: f"{index:06d}.dcm" for index, header in enumerate(headers)}
+        self._links = links
+        self.linked = False
+        parents = {path.parent for path in self._names}
+        self.folder = parents.pop()
+        if parents or set(self.folder.iterdir()) != set(self._names):
+            self._link()
+
+    def _link(self) -> None:
+        self._links.mkdir(parents=True)
+        for path, name in self._names.items():
+            (self._links / name).symlink_to(path.resolve())
+        self.folder, self.linked = self._links, True
+
+    def place(self, header: Header) -> Path:
+        """Where a file can be changed without changing the series."""
+        if not self.linked:
+            self._link()
+        return self.folder / self._names[header.path]
+
+    def named(self, words: str) -> str:
+        """Words of dcm2niix with the series' own names of files."""
+        if not self.linked:
+            return words
+        own = {name: path.name for path, name in self._names.items()}
+        return re.sub(r"\d{6}\.dcm", lambda match: own.get(match[0], match[0]), words)
+
+
+def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Sequence[str]) -> _Attempt:
+    out.mkdir(parents=True)
+    run = run_dcm2niix(source.folder, out, options=options)
+    complaints = tuple(map(source.named, run.complaints))
     images, doubts = [], []
     for image in _tell_apart([_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]):
         checked, doubt = _checked(image, headers)
@@ -698,7 +724,7 @@ def _is_encoded(header: Header) -> bool:
     return syntax.is_transfer_syntax and (syntax.is_compressed or syntax.is_deflated)
 
 
-def _rewrite(headers: Iterable[Header], source: Path, names: dict[Path, str]) -> list[str]:
+def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
     """Put copies that are uncompressed and plainly written in the place of a series' files.
 
     Files that cannot be decoded are taken away, since one of them can stop dcm2niix for all.
@@ -708,7 +734,7 @@ def _rewrite(headers: Iterable[Header], source: Path, names: dict[Path, str]) ->
     """
     troubles = []
     for header in headers:
-        target = source / names[header.path]
+        target = source.place(header)
         try:
             dataset = pydicom.dcmread(header.path)
             if UID(header.transfer_syntax).is_encapsulated:
