@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tardis_imagetrove.rapidconnect import refusals
@@ -379,6 +379,7 @@ def answer(token):
         return refusal
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=300)
     | st.from_regex(r"[A-Za-z0-9_\-]*\.[A-Za-z0-9_\-]*\.[A-Za-z0-9_\-]*", fullmatch=True)
@@ -387,11 +388,13 @@ def test_garbage_is_refused_in_so_many_words(token):
     assert isinstance(answer(token), refusals.SignInRefused)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_signed_garbage_is_refused_in_so_many_words(head, body):
     assert isinstance(answer(sign_bytes(head, body)), refusals.SignInRefused)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["alg", "typ", "crit", "b64", "kid", "jwk", "x5c", "zip"]), json_values)
 )
@@ -405,6 +408,7 @@ def test_any_header_is_refused_or_good(header):
         assert "crit" not in header
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["iss", "aud", "typ", "nbf", "exp", "jti", "sub", ATTRIBUTES]), json_values
