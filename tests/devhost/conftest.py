@@ -56,11 +56,13 @@ def dataset(people):
     models.ObjectACL.objects.create(
         content_object=experiment,
         pluginId="django_group",
-        entityId=str(Group.objects.get().id),
+        entityId=str(Group.objects.get(name="Project 12345").id),
         canRead=True,
         aclOwnershipType=models.ObjectACL.SYSTEM_OWNED,
     )
-    facility = models.Facility.objects.create(name="Centre for Imaging", manager_group=Group.objects.get())
+    facility = models.Facility.objects.create(
+        name="Centre for Imaging", manager_group=Group.objects.get(name="Project 12345")
+    )
     instrument = models.Instrument.objects.create(name="Phantom MR", facility=facility)
     dataset = models.Dataset.objects.create(description="Head / T1", instrument=instrument)
     dataset.experiments.add(experiment)

@@ -53,7 +53,6 @@ def test_downloads_are_for_those_a_rule_names(browse, dataset, add_file):
         f"/download/datafile/{datafile.id}/",
         f"/datafile/view/{datafile.id}/",
         f"/download/dataset/{dataset.id}/tar/",
-        f"/download/dataset/{dataset.id}/",
     ):
         assert statuses(browse, path) == DOWNLOADERS, path
 
@@ -177,7 +176,7 @@ def test_ownership_may_come_through_a_group(people, dataset):
     models.ObjectACL.objects.filter(pluginId="django_group").update(isOwner=True)
     assert authz.has_experiment_ownership(asked_by(people["member"]), experiment.id)
     assert experiment.get_owners() == [people["owner"]]
-    assert experiment.get_groups() == [Group.objects.get()]
+    assert experiment.get_groups() == [Group.objects.get(name="Project 12345")]
 
 
 def test_a_visitor_owns_nothing(dataset):
@@ -204,18 +203,24 @@ def test_decorators_let_through_whom_they_should(people, dataset, decorator, all
     def view(request, dataset_id):
         return "passed"
 
+    passed = {
+        name
+        for name, user in {**people, "anonymous": AnonymousUser()}.items()
+        if view(asked_by(user), dataset_id=dataset.id) == "passed"
+    }
+    assert passed == allowed
+
+
+def test_the_decorators_of_pages_also_decorate_methods(people, dataset):
     class View:
-        @decorator
-        def get(self, request, dataset_id):
+        @authz.dataset_access_required
+        @authz.experiment_access_required
+        def get(self, request, dataset_id, experiment_id):
             return "passed"
 
-    for form in (view, View().get):
-        passed = {
-            name
-            for name, user in {**people, "anonymous": AnonymousUser()}.items()
-            if form(asked_by(user), dataset_id=dataset.id) == "passed"
-        }
-        assert passed == allowed
+    ids = {"dataset_id": dataset.id, "experiment_id": dataset.get_first_experiment().id}
+    assert View().get(asked_by(people["member"]), **ids) == "passed"
+    assert View().get(asked_by(people["stranger"]), **ids).status_code == 403
 
 
 def test_ownership_required_sends_a_visitor_to_the_login_page(people, dataset):

@@ -110,17 +110,17 @@ def is_group_admin(request, group_id):
     return GroupAdmin.objects.filter(user=request.user, group_id=group_id).exists()
 
 
-def _required(question, argument, sign_in=False):
+def _required(question, argument, sign_in=False, on_methods=False):
     """A decorator of views: 403 unless `question(request, <the keyword argument>)` is answered yes.
 
-    The request is the first argument of a function and the second of a method. With `sign_in`
-    a visitor goes to the login page instead, and an administrator may pass.
+    With `sign_in` a visitor goes to the login page instead, and an administrator may pass. As on the
+    real host only those with `on_methods` also decorate methods, whose second argument is the request.
     """
 
     def decorator(view):
         @wraps(view)
         def asked(*args, **kwargs):
-            request = args[0] if isinstance(args[0], HttpRequest) else args[1]
+            request = args[1] if on_methods and not isinstance(args[0], HttpRequest) else args[0]
             if sign_in and not request.user.is_authenticated:
                 return HttpResponseRedirect(f"/login?next={request.path}")
             passes = sign_in and request.user.is_superuser
@@ -135,11 +135,11 @@ def _required(question, argument, sign_in=False):
 
 group_ownership_required = _required(is_group_admin, "group_id", sign_in=True)
 experiment_ownership_required = _required(has_experiment_ownership, "experiment_id", sign_in=True)
-experiment_access_required = _required(has_experiment_access, "experiment_id")
+experiment_access_required = _required(has_experiment_access, "experiment_id", on_methods=True)
 experiment_download_required = _required(has_experiment_download_access, "experiment_id")
 write_permissions_required = _required(has_write_permissions, "experiment_id")
 delete_permissions_required = _required(has_delete_permissions, "experiment_id")
-dataset_access_required = _required(has_dataset_access, "dataset_id")
+dataset_access_required = _required(has_dataset_access, "dataset_id", on_methods=True)
 dataset_download_required = _required(has_dataset_download_access, "dataset_id")
 dataset_write_permissions_required = _required(has_dataset_write, "dataset_id")
 datafile_access_required = _required(has_datafile_access, "datafile_id")

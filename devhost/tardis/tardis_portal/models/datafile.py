@@ -128,13 +128,6 @@ class DataFile(models.Model):
         """Verifies the copies that are not (or all), and says whether those all hold."""
         return all([copy.verify() for copy in self.file_objects.all() if reverify or not copy.verified])
 
-    @property
-    def is_online(self):
-        """False only when every verified copy is on tape."""
-        copies = self.file_objects.filter(verified=True)
-        kinds = [copy.storage_type for copy in copies]
-        return not kinds or any(kind not in StorageBox.offline_types for kind in kinds)
-
     def update_mimetype(self, mimetype=None, force=False, save=True):
         """Fills an empty mimetype from the file's name; the real host may also look at the content."""
         if self.mimetype and not force:

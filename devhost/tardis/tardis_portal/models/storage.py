@@ -19,7 +19,6 @@ class StorageBox(models.Model):
     TYPE_UNKNOWN = 5
     BUNDLE = 6
     TYPES = {"cache": CACHE, "receiving": TEMPORARY, "tape": TAPE, "disk": DISK, "bundle": BUNDLE}
-    offline_types = [TAPE]
     # A file that lies in several boxes is read from the first of these kinds.
     type_order = [CACHE, BUNDLE, DISK, TAPE, TEMPORARY, TYPE_UNKNOWN]
 
