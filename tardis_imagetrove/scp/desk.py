@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ..errors import RetriableError
+from ..errors import ImageTroveError, RetriableError
 from .association import Denial
 from .pdu import Rejection
 from .records import AssociationRecord, Caller, CommitmentRequest
@@ -140,7 +140,17 @@ class Desk:
             logger.warning("%s%s", line, more, extra={"association": record} if record else None)
 
     def commit(self, request: CommitmentRequest) -> None:
-        """Hand a storage commitment request on."""
+        """Hand a storage commitment request on.
+
+        Raises:
+            ImageTroveError: it was not taken on.
+        """
         if self._commitment is None:
             raise RetriableError("storage commitment is not served")
-        self._commitment(request)
+        try:
+            self._commitment(request)
+        except ImageTroveError:
+            raise
+        except Exception as error:
+            logger.exception("cannot take on storage commitment %s", request.transaction_uid)
+            raise RetriableError(repr(error)) from error

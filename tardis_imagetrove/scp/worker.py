@@ -23,7 +23,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..errors import ImageTroveError, RetriableError
+from ..errors import ImageTroveError, PermanentError, RetriableError
 from ..spool import Spool
 from .association import Denial
 from .config import ReceiverConfig
@@ -304,13 +304,8 @@ def commitment_answer(
     """``commit``'s outcome as a value that can be sent to a worker."""
     try:
         commit(request)
+    except RetriableError as error:
+        return RetriableError(str(error))
     except ImageTroveError as error:
-        return (
-            type(error)(str(error))
-            if type(error).__init__ is Exception.__init__
-            else RetriableError(str(error))
-        )
-    except Exception as error:
-        logger.exception("cannot take on storage commitment %s", request.transaction_uid)
-        return RetriableError(repr(error))
+        return PermanentError(str(error))
     return None
