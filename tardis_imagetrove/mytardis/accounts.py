@@ -105,6 +105,15 @@ def _create(username: str, mail: str, given_name: str, family_name: str) -> User
     return user
 
 
+def holders_of_targeted_id(targeted_id: str) -> list[User]:
+    """Accounts in whose profile MyTARDIS, or an administrator in its admin, has written this targeted id."""
+    from tardis.tardis_portal.models import UserProfile
+
+    found = UserProfile.objects.filter(rapidConnectEduPersonTargetedID=targeted_id).select_related("user")
+    # Some databases ignore case, which tells one person from another here.
+    return [profile.user for profile in found if profile.rapidConnectEduPersonTargetedID == targeted_id]
+
+
 def remember_targeted_id(user: User, targeted_id: str) -> None:
     """Write the targeted id where MyTARDIS's own pages look for it."""
     profile = _profile(user)

@@ -55,12 +55,8 @@ def account_of(person: Person) -> User:
     identity.mail, identity.name, identity.last_seen = person.mail, person.name, timezone.now()
     identity.save(update_fields=["mail", "name", "last_seen"])
     if identity.user is None:
-        if local := _accounts_of_this_site(person.mail):
-            names = ", ".join(repr(user.get_username()) for user in local)
-            raise refusals.NeedsLinking(f"identity {identity.pk} has the mail address of {names}")
-        identity.user = _make_account(person, identity)
+        identity.user = _linked_in_mytardis(person) or _make_account(person, identity)
         identity.save(update_fields=["user"])
-        logger.info("identity %s: made account %s", identity.pk, identity.user.pk)
     user = identity.user
     if not user.is_active:
         raise refusals.Inactive(f"account {user.get_username()!r} is not active")
@@ -103,6 +99,15 @@ def _lock_identity(person: Person) -> FederatedIdentity:
     return FederatedIdentity.objects.select_for_update().get(key=key)
 
 
+def _linked_in_mytardis(person: Person) -> User | None:
+    """The account that MyTARDIS's own profiles give to the person, if that is one."""
+    holders = accounts.holders_of_targeted_id(person.subject)
+    if len(holders) > 1:
+        names = ", ".join(repr(user.get_username()) for user in holders)
+        raise refusals.NeedsLinking(f"the profiles of {names} have the same rapidConnectEduPersonTargetedID")
+    return holders[0] if holders else None
+
+
 def _accounts_of_this_site(mail: str) -> list[User]:
     """Accounts with this address that no federation vouches for; inactive ones too, or they would be got round."""
     if not mail:
@@ -112,8 +117,11 @@ def _accounts_of_this_site(mail: str) -> list[User]:
 
 
 def _make_account(person: Person, identity: FederatedIdentity) -> User:
+    if local := _accounts_of_this_site(person.mail):
+        names = ", ".join(repr(user.get_username()) for user in local)
+        raise refusals.NeedsLinking(f"identity {identity.pk} has the mail address of {names}")
     try:
-        return accounts.create(
+        user = accounts.create(
             wanted_name=person.mail or f"federated-{identity.key[:12]}",
             mail=person.mail,
             given_name=person.given_name,
@@ -123,6 +131,8 @@ def _make_account(person: Person, identity: FederatedIdentity) -> User:
         raise refusals.NoAccount(str(error)) from error
     except IntegrityError as error:
         raise refusals.NoAccount(f"the database refused the account: {error}") from error
+    logger.info("identity %s: made account %s", identity.pk, user.pk)
+    return user
 
 
 def _follow(user: User, person: Person) -> None:

@@ -455,6 +455,37 @@ def test_a_linked_account_is_signed_in_to(post, client, local):
     assert local.userprofile.rapidConnectEduPersonTargetedID == signer.targeted_id()
 
 
+def test_a_profile_of_mytardis_that_has_the_targeted_id_is_a_link(post, client, local):
+    local.userprofile.rapidConnectEduPersonTargetedID = signer.targeted_id()
+    local.userprofile.save()
+    assert post(signer.assertion()).status_code == 302
+    assert user_of(client) == local.pk
+    assert FederatedIdentity.objects.get().user == local
+
+
+def test_a_targeted_id_in_another_case_is_another_person(post, client, local):
+    local.userprofile.rapidConnectEduPersonTargetedID = signer.targeted_id().swapcase()
+    local.userprofile.save()
+    assert code_of(post(signer.assertion())) == "ID-LINK"
+
+
+def test_two_profiles_with_one_targeted_id_are_nobodys(post, client, local):
+    other = User.objects.create_user("other")
+    for user in (local, other):
+        user.userprofile.rapidConnectEduPersonTargetedID = signer.targeted_id()
+        user.userprofile.save()
+    assert code_of(post(signer.assertion())) == "ID-LINK"
+    assert user_of(client) is None
+
+
+def test_an_account_that_mytardis_cannot_make_is_said(post, client, monkeypatch):
+    from tardis_imagetrove.mytardis import accounts
+
+    monkeypatch.setattr(accounts, "missing_setting", lambda: "settings.DEFAULT_PERMISSIONS is missing")
+    assert code_of(post(signer.assertion())) == "ID-ACCOUNT"
+    assert user_of(client) is None
+
+
 def test_a_person_who_waits_gets_in_when_the_other_account_goes(post, client, local):
     post(signer.assertion())
     local.delete()
