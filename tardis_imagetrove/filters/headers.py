@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ class Header:
         slices: images of the patient in it (a mosaic holds many).
         has_pixels: it has a pixel data element, and a matrix.
         photometric: PhotometricInterpretation.
-        mosaic: slices in a Siemens mosaic, 0 when it is none.
+        mosaic: slices in a mosaic (Siemens) or virtual frame (United Imaging), 0 when it is none.
+        tiles: across and down such a mosaic; (1, 1) when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
         windows: window centre and width, shape (m, 2), as the header gives them.
@@ -116,6 +118,7 @@ class Header:
     columns: int
     frames: int
     mosaic: int
+    tiles: tuple[int, int]
     manufacturer: str
     instance_number: int
     temporal_position: int
@@ -130,14 +133,9 @@ class Header:
         return self.mosaic or self.frames
 
     @property
-    def tiles(self) -> int:
-        """Along each edge of a mosaic; 1 when it is none."""
-        return int(np.ceil(np.sqrt(self.mosaic or 1)))
-
-    @property
     def slice_matrix(self) -> tuple[int, int]:
         """Columns and rows of one slice."""
-        return self.columns // self.tiles, self.rows // self.tiles
+        return self.columns // self.tiles[0], self.rows // self.tiles[1]
 
     def frame_of(self, index: int) -> int:
         """The frame that holds slice ``index``."""
@@ -148,7 +146,7 @@ class Header:
         if not self.mosaic:
             return pixels
         columns, rows = self.slice_matrix
-        top, left = index // self.tiles * rows, index % self.tiles * columns
+        top, left = index // self.tiles[0] * rows, index % self.tiles[0] * columns
         return pixels[top : top + rows, left : left + columns]
 
 
@@ -196,10 +194,18 @@ def read_header(path: Path) -> Header:
             return read_partial(file, at_pixels, specific_tags=tags)
 
     dataset = read(list(_TAG_OF.values()))
-    mosaic = 0
-    if "MOSAIC" in _texts(dataset, "ImageType"):
+    mosaic, tiles, mosaic_planes = 0, (1, 1), None
+    kinds = _texts(dataset, "ImageType")
+    if "MOSAIC" in kinds:
         dataset = read(None)
         mosaic = _mosaic_slices(dataset)
+        tiles = (math.ceil(math.sqrt(mosaic or 1)),) * 2
+        mosaic_planes = _mosaic_planes(dataset) if mosaic else None
+    elif "VFRAME" in kinds:
+        dataset = read(None)
+        mosaic, mosaic_planes = _virtual_frames(dataset)
+        across = math.ceil(math.sqrt(mosaic or 1))
+        tiles = (across, math.ceil((mosaic or 1) / across))
     frames = _whole(dataset, "NumberOfFrames") or 1
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     meta = getattr(dataset, "file_meta", Dataset())
@@ -215,11 +221,12 @@ def read_header(path: Path) -> Header:
         columns=columns,
         frames=frames,
         mosaic=mosaic,
+        tiles=tiles,
         manufacturer=_text(dataset, "Manufacturer"),
         instance_number=_order(dataset, "InstanceNumber"),
         temporal_position=_order(dataset, "TemporalPositionIdentifier"),
         acquisition_number=_order(dataset, "AcquisitionNumber"),
-        planes=_mosaic_planes(dataset) if mosaic else planes_of(dataset, frames),
+        planes=mosaic_planes if mosaic else planes_of(dataset, frames),
         scaling=_scaling(dataset, frames),
         windows=_windows(dataset),
         pixel_size=_pixel_size(dataset),
@@ -381,6 +388,21 @@ def _mosaic_planes(dataset: Dataset) -> Planes | None:
         return None
     along = np.arange(count)[:, None] * normal * spacing[0]
     return Planes(found[0] + along, np.tile(found[1], (count, 1)), np.tile(found[2], (count, 1)))
+
+
+def _virtual_frames(dataset: Dataset) -> tuple[int, Planes | None]:
+    """How many slices United Imaging put side by side into one frame, and where they lie; 0 for none."""
+    try:
+        private = dataset.private_block(0x0065, "Image Private Header")
+        count = int(_numbers(private[0x50].value)[0])
+        positions = [item.get("ImagePositionPatient") for item in private[0x51].value]
+    except (KeyError, IndexError):
+        return 0, None
+    directions = dataset.get("ImageOrientationPatient"), dataset.get("PixelSpacing")
+    found = [_plane(position, *directions) for position in positions]
+    if len(found) != count or any(plane is None for plane in found):
+        return count, None
+    return count, Planes(*(np.array(column) for column in zip(*found, strict=True)))
 
 
 def _nicom() -> ModuleType:
