@@ -26,6 +26,8 @@ _READY_SECONDS = 60.0
 _ADMITTING_THREADS = 4
 #: Longest wait before a worker that keeps dying is started once more, in seconds.
 _MAX_RESTART_SECONDS = 30.0
+#: A worker that ends sooner than this may do so again and again.
+_EARLY_SECONDS = 10.0
 
 
 class ReceiverError(RetriableError):
@@ -86,7 +88,7 @@ class _ProcessCrew:
         )
         with self._lock:
             self._workers.append(worker)
-            self._lock.notify_all()
+        worker.listen()
 
     def take(self, number: int, sock: socket.socket) -> None:
         while True:
@@ -104,11 +106,12 @@ class _ProcessCrew:
             try:
                 worker.hand_over(number, sock)
             except OSError as error:
-                # It is dying; the connection is still ours and goes to another.
-                logger.debug("worker %d takes no connection: %s", worker.pid, error)
+                # It is dying, or hangs: another takes its place, and the connection, which is still ours.
+                logger.error("worker %d takes no connections and is ended: %s", worker.pid, error)
                 with self._lock:
                     worker.connections.discard(number)
                     worker.leaving = True
+                worker.kill()
                 continue
             return
 
@@ -148,9 +151,10 @@ class _ProcessCrew:
                 worker.failure or "unforeseen",
                 len(numbers),
             )
-        self._early_deaths = self._early_deaths + 1 if worker.failure else 0
-        if worker.failure:
-            time.sleep(min(2.0 ** (self._early_deaths - 3), _MAX_RESTART_SECONDS))
+        early = time.monotonic() - worker.started < _EARLY_SECONDS
+        self._early_deaths = min(self._early_deaths + 1, 10) if early else 0
+        if self._early_deaths > 1:
+            time.sleep(min(2.0 ** (self._early_deaths - 4), _MAX_RESTART_SECONDS))
         with contextlib.suppress(SpoolError):
             self._spool.prepare()  # removes what it was receiving
         with self._lock:

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -123,7 +124,8 @@ def main(control_fd: int, handover_fd: int) -> None:
         desk.tell("failed", str(error))
         return
     # A worker that alone is told to end does so in order; its parent starts another.
-    signal.signal(signal.SIGTERM, lambda *_: desk.tell("leaving"))
+    # The thread is for the signal handler's sake, which must not wait for a lock.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=desk.tell, args=("leaving",)).start())
     threading.Thread(target=_take_connections, args=(handover, server), name="handover", daemon=True).start()
     ended = threading.Event()
     threading.Thread(target=_send_counts, args=(server, desk, ended), name="counts", daemon=True).start()
@@ -184,9 +186,11 @@ class WorkerProcess:
     """A worker as its parent sees it.
 
     Args:
-        answer: called with the method's name and its arguments for each question; must return soon
-            or hand over to a thread, and call :meth:`reply`.
+        level: of its logging.
+        ask: called with a call number, a method's name and its arguments for each question; must
+            return soon, and see that :meth:`reply` is called.
         news: called with everything else that the worker tells.
+        lost: called once, when the process has ended.
     """
 
     def __init__(
@@ -231,7 +235,11 @@ class WorkerProcess:
         self._control = Connection(ours.detach())
         self._sending = threading.Lock()
         self._tell((level, config, spool, commitment))
+        self.started = time.monotonic()
         self._reader = threading.Thread(target=self._read, name=f"worker-{self.pid}", daemon=True)
+
+    def listen(self) -> None:
+        """Begin to hear from it; ``lost`` may be called from now on."""
         self._reader.start()
 
     def _tell(self, message: object) -> None:
@@ -275,6 +283,10 @@ class WorkerProcess:
         descriptors = array.array("i", [sock.fileno()])
         socket.send_fds(self._handover, [number.to_bytes(_NUMBER_BYTES, "big")], descriptors)
         sock.close()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
 
     def drop(self, number: int) -> None:
         """Cut a connection."""

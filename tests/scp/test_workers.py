@@ -182,3 +182,20 @@ def _is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_replaced(receive):
+    receiver = receive(workers=2)
+    workers = workers_of(os.getpid())
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    # Their sockets take connections until they are full.
+    peers = []
+    try:
+        until(lambda: peers.append(RawPeer(receiver.port)) or not workers & workers_of(os.getpid()), 60)
+    finally:
+        for peer in peers:
+            peer.socket.close()
+    with RawPeer(receiver.port) as peer:
+        peer.associate()
