@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 import pydicom
@@ -54,7 +55,8 @@ def parse_field(text: str) -> BaseTag:
         return Tag(tag)
     if match := _TAG.match(name):
         return Tag(int(match[1], 16), int(match[2], 16))
-    near = [word for word in keyword_dict if name and word.lower() == name.lower().replace(" ", "")]
+    by_letters = {word.lower(): word for word in keyword_dict if word}
+    near = [by_letters[word] for word in get_close_matches(name.lower().replace(" ", ""), by_letters, 1, 0.8)]
     hint = f"; did you mean {near[0]}?" if near else "; use a DICOM keyword, or a tag as (0019,100a)"
     raise UnknownField(f"{text!r} is not a DICOM field{hint}")
 

@@ -1,0 +1,118 @@
+"""``manage.py imagetrove_import_conf``: instruments from the old uploader's configuration file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from ...models import InstrumentConfiguration
+from ...uploader_conf import ConfError, Severity, UploaderConf, UploaderInstrument, interpret, load
+
+#: What a block says and a configuration keeps, by the one name that both have for it.
+_FIELDS = tuple(field.name for field in fields(UploaderInstrument) if field.name not in ("name", "place"))
+
+
+class Command(BaseCommand):
+    help = (
+        "Make or update instrument configurations from an imagetrove_uploader.conf. What the file does not say "
+        "(owner, storage box, project, filters) stays as it is. Ends with status 1 if anything was left out."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="the uploader's configuration file")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        parser.add_argument(
+            "--owner",
+            help="the account that owns what new instruments make (default: the file's `user`, if there is one)",
+        )
+
+    def handle(self, *, file: Path, dry_run: bool, owner: str | None, **options: object) -> None:
+        try:
+            self._run(interpret(load(file, os.environ)), dry_run, owner)
+        except ConfError as error:
+            raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"the database cannot be used: {error}") from error
+
+    def _run(self, conf: UploaderConf, dry_run: bool, owner: str | None) -> None:
+        if owner is not None and not User.objects.filter(username=owner).exists():
+            raise CommandError(f"--owner: there is no account {owner!r}")
+        for note in conf.notes:
+            if note.severity is not Severity.LEFT_OUT:
+                self.stdout.write(f"{note.severity.value}: {note.text}")
+        imported = left_out = 0
+        for instrument in conf.instruments:
+            try:
+                outcome = self._import(instrument, self._owner(conf, owner), dry_run)
+            except ValidationError as error:
+                left_out += 1
+                self._complain(f"{instrument.place}: {instrument.name}: {_words(error)}")
+            else:
+                imported += 1
+                self.stdout.write(f"{instrument.name}: {outcome}")
+        for note in conf.notes:
+            if note.severity is Severity.LEFT_OUT:
+                left_out += 1
+                self._complain(note.text)
+        done = f"{_count(imported, 'instrument')} {'would be' if dry_run else 'now'} as the file has it"
+        if left_out:
+            raise CommandError(f"{done}; {_count(left_out, 'thing')} left out, as said above")
+        self.stdout.write(f"{done}.")
+
+    def _complain(self, text: str) -> None:
+        self.stderr.write(f"{Severity.LEFT_OUT.value}: {text}")
+
+    @staticmethod
+    def _owner(conf: UploaderConf, named: str | None) -> User | None:
+        return User.objects.filter(username=named or conf.user).first()
+
+    @staticmethod
+    def _import(instrument: UploaderInstrument, owner: User | None, dry_run: bool) -> str:
+        """Bring the configuration of that name in line with the file; returns what that came to.
+
+        Raises:
+            ValidationError: the configuration would not be valid, or a new one has no owner.
+        """
+        configuration = InstrumentConfiguration.objects.filter(name=instrument.name).first()
+        made = configuration is None
+        if made:
+            if owner is None:
+                raise ValidationError(
+                    "it is new, and nobody is named to own what it makes: give --owner USERNAME"
+                )
+            configuration = InstrumentConfiguration(name=instrument.name, owner=owner)
+        changed = []
+        for name in _FIELDS:
+            said = _as_json(getattr(instrument, name))
+            if said is not None and getattr(configuration, name) != said:
+                setattr(configuration, name, said)
+                changed.append(name)
+        if not changed and not made:
+            return "unchanged"
+        if dry_run:
+            configuration.full_clean()
+        else:
+            configuration.save()
+        would = "would be " if dry_run else ""
+        return f"{would}created" if made else f"{would}updated ({', '.join(changed)})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _as_json(value: object) -> object:
+    """Tuples as the lists that a JSON field gives back."""
+    return [_as_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _words(error: ValidationError) -> str:
+    if not hasattr(error, "error_dict"):
+        return " ".join(error.messages)
+    return "; ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
