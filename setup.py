@@ -12,7 +12,14 @@ CONVERTERS = ["dcm2niix>=1.0.20220715", "pylibjpeg[all]>=2.0"]
 S3 = ["boto3>=1.18"]
 # What the embedded host needs beside the package; a real MyTARDIS brings its own.
 DEVHOST = ["Django>=4.2,<5.0", "django-tastypie>=0.14.6"]
-TEST = ["pytest>=8", "pytest-django>=4.5", "hypothesis>=6.100", "joserfc>=1.0", "psycopg2-binary>=2.9"]
+TEST = [
+    "pytest>=8",
+    "pytest-django>=4.5",
+    "hypothesis>=6.100",
+    "joserfc>=1.0",
+    "psycopg2-binary>=2.9",
+    "moto[server]>=5.0",
+]
 
 setup(
     name="tardis_imagetrove",
@@ -40,7 +47,7 @@ setup(
         "converters": CONVERTERS,
         "s3": S3,
         "demo": CONVERTERS + DEVHOST,
-        "test": CONVERTERS + DEVHOST + TEST,
+        "test": CONVERTERS + DEVHOST + S3 + TEST,
     },
     classifiers=[
         "Framework :: Django",

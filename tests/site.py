@@ -30,6 +30,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def wait_for_port(port: int, seconds: float = 60) -> None:
+    """Wait until somebody listens."""
+    until = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < until, f"nobody listens on port {port} after {seconds} s"
+        time.sleep(0.1)
+
+
 def eventually(condition: Callable[[], object], seconds: float = 60, what: str = "") -> object:
     """Wait for ``condition`` to hold; the last value it had is in the failure's words."""
     until = time.monotonic() + seconds
@@ -86,11 +97,7 @@ class Site:
                 *options,
             ],
         )
-        eventually(self.listening, 30, "the receiver listens")
-
-    def listening(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        wait_for_port(self.port)
 
     def start_worker(self) -> None:
         self.start(

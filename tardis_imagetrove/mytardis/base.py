@@ -94,6 +94,16 @@ class Summing(io.RawIOBase):
         self._size += count
         return count
 
+    def read(self, size: int = -1) -> bytes:
+        """``size`` bytes, fewer only at the end: S3 clients take a short read for the end."""
+        if size is None or size < 0:
+            return self.readall()
+        parts = []
+        while size > 0 and (part := super().read(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
     def chunks(self, chunk_size: int = _BLOCK) -> Iterator[bytes]:
         while chunk := self.read(chunk_size):
             yield chunk
@@ -117,6 +127,14 @@ def drain(stream: Summing) -> Sums:
     for _ in stream.chunks():
         pass
     return stream.sums()
+
+
+def _storage_of(box):  # noqa: ANN001, ANN202 (a StorageBox and its Django storage)
+    storage = box.get_initialised_storage_instance()
+    if hasattr(storage, "max_memory_size"):
+        # django-storages holds a whole S3 object in memory while it is read, unless it has a limit.
+        storage.max_memory_size = 16 * _BLOCK
+    return storage
 
 
 class MyTardis(ABC):
@@ -240,14 +258,15 @@ class MyTardis(ABC):
         dfo = datafile.get_preferred_dfo()
         if dfo is None:
             raise RetriableError(f"{datafile.filename} (DataFile {datafile_id}) has no verified copy")
-        with self._box_errors(dfo.storage_box, dfo.uri), path.open("wb") as out:
-            source = dfo.file_object
-            try:
-                stream = Summing(file_chunks(source))
-                for chunk in stream.chunks():
-                    out.write(chunk)
-            finally:
-                source.close()
+        storage = _storage_of(dfo.storage_box)
+        with (
+            self._box_errors(dfo.storage_box, dfo.uri),
+            storage.open(dfo.uri, "rb") as source,
+            path.open("wb") as out,
+        ):
+            stream = Summing(file_chunks(source))
+            for chunk in stream.chunks():
+                out.write(chunk)
         sums = stream.sums()
         if sums.size != datafile.size or (datafile.sha512sum and sums.sha512 != datafile.sha512sum):
             raise RetriableError(
@@ -295,7 +314,7 @@ class MyTardis(ABC):
                 box = DataFile(dataset_id=dataset_id).get_default_storage_box()
             except OSError as error:
                 raise RetriableError(f"MyTARDIS's default storage box cannot be used: {error}") from error
-        return box.get_initialised_storage_instance(), box
+        return _storage_of(box), box
 
     @staticmethod
     def _remove_orphan(storage, box, uri: str) -> None:  # noqa: ANN001

@@ -1,0 +1,194 @@
+"""Storage boxes: bytes go in and out as streams, on a file system and on S3, and are proven to be there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tardis_imagetrove.errors import RetriableError
+from tardis_imagetrove.ingest.series import ingest_series
+from tardis_imagetrove.models import Series
+from tardis_imagetrove.mytardis import FileRecord, mytardis
+
+from ..conftest import configure, deliver, phantom, series_uid
+from ..site import free_port, wait_for_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A local S3 server, in a process of its own."""
+    near = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    program = shutil.which("moto_server", path=near)
+    if program is None:
+        pytest.skip("moto_server, a local S3 server, is not installed")
+    port = free_port()
+    server = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for_port(port)
+    yield f"http://127.0.0.1:{port}"
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def s3_box(owner, s3_server):
+    import boto3
+    from tardis.tardis_portal.models import StorageBox, StorageBoxOption
+
+    options = {
+        "endpoint_url": s3_server,
+        "access_key": "test",
+        "secret_key": "test",
+        "region_name": "us-east-1",
+        "bucket_name": "imagetrove",
+    }
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket="imagetrove")
+    box = StorageBox.objects.create(
+        name="S3", django_storage_class="storages.backends.s3boto3.S3Boto3Storage", max_size=10**12
+    )
+    for key, value in options.items():
+        StorageBoxOption.objects.create(storage_box=box, key=key, value=value)
+    yield box
+    for item in client.list_objects_v2(Bucket="imagetrove").get("Contents", []):
+        client.delete_object(Bucket="imagetrove", Key=item["Key"])
+    client.delete_bucket(Bucket="imagetrove")
+
+
+@pytest.fixture(params=["local", "s3"])
+def any_box(request, box):
+    return box if request.param == "local" else request.getfixturevalue("s3_box")
+
+
+@pytest.fixture
+def record(owner) -> FileRecord:
+    from tardis.tardis_portal.models import Dataset
+
+    dataset = Dataset.objects.create(description="any")
+    return FileRecord(dataset.pk, "0001_any", "any.bin", 1, "application/octet-stream")
+
+
+def keep(record: FileRecord, chunks, box) -> int:
+    sums = mytardis().store(record, chunks, box.pk)
+    return mytardis().register(record, sums, box.pk)
+
+
+def test_what_is_stored_comes_back_and_is_verified_by_mytardis(any_box, record, tmp_path):
+    from tardis.tardis_portal.models import DataFile
+
+    content = bytes(range(256)) * 1000
+    datafile = DataFile.objects.get(pk=keep(record, [content[:1000], content[1000:]], any_box))
+    assert (datafile.size, datafile.sha512sum) == (len(content), hashlib.sha512(content).hexdigest())
+    (dfo,) = datafile.file_objects.all()
+    assert dfo.verified
+    assert dfo.verify()
+    mytardis().fetch(datafile.pk, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == content
+
+
+def test_a_new_version_does_not_touch_the_former(any_box, record, tmp_path):
+    ids = [
+        keep(FileRecord(record.dataset_id, "0001_any", "any.bin", version, ""), [b"%d" % version], any_box)
+        for version in (1, 2, 3)
+    ]
+    for version, datafile_id in enumerate(ids, 1):
+        mytardis().fetch(datafile_id, tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == b"%d" % version
+
+
+def test_a_registered_file_is_never_overwritten(any_box, record, tmp_path):
+    datafile_id = keep(record, [b"first"], any_box)
+    with pytest.raises(RetriableError, match="exists already"):
+        mytardis().store(record, [b"second"], any_box.pk)
+    mytardis().fetch(datafile_id, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"first"
+
+
+def test_what_an_attempt_left_half_done_is_replaced(any_box, record, tmp_path):
+    mytardis().store(record, [b"half"], any_box.pk)  # and died before it registered
+    datafile_id = keep(record, [b"whole"], any_box)
+    mytardis().fetch(datafile_id, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"whole"
+
+
+def test_streams_pass_in_constant_memory(any_box, record, tmp_path):
+    def chunks() -> Iterator[bytes]:
+        for number in range(192):
+            yield number.to_bytes(2, "big") * (512 * 1024)
+
+    tracemalloc.start()
+    datafile_id = keep(record, chunks(), any_box)
+    mytardis().fetch(datafile_id, tmp_path / "back")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "back").stat().st_size == 192 * 1024 * 1024
+    # boto3 sends ten parts of 8 MiB at a time.
+    assert peak < 160 * 1024 * 1024
+
+
+def test_a_box_that_gives_other_bytes_back_is_found_out(box, record, monkeypatch):
+    from django.core.files.storage import FileSystemStorage
+
+    save = FileSystemStorage._save
+
+    def lossy(self, name, content):
+        name = save(self, name, content)
+        path = Path(self.path(name))
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return name
+
+    monkeypatch.setattr(FileSystemStorage, "_save", lossy)
+    with pytest.raises(RetriableError, match="came back changed"):
+        mytardis().store(record, [b"content"], box.pk)
+
+
+def test_a_series_and_its_late_slice_live_on_s3(s3_box, spool, scratch, owner, tmp_path):
+    from tardis.tardis_portal.models import DataFile
+
+    configure(owner, storage_box=s3_box)
+    paths = phantom(tmp_path / "in")
+    for part in (paths[:-1], paths[-1:]):
+        deliver(spool, *part)
+        ingest_series(spool, series_uid(paths[0]), (), scratch)
+        assert Series.objects.get().state == Series.State.DONE, Series.objects.get().reason
+    assert Series.objects.get().archives.first().instance_count == len(paths)
+    for datafile in DataFile.objects.all():
+        assert datafile.file_objects.get().verify()
+
+
+def test_an_s3_that_is_away_leaves_the_series_waiting_with_the_reason(
+    s3_box, spool, scratch, owner, tmp_path
+):
+    from tardis.tardis_portal.models import StorageBoxOption
+
+    configure(owner, storage_box=s3_box)
+    endpoint = StorageBoxOption.objects.get(storage_box=s3_box, key="endpoint_url")
+    there, endpoint.value = endpoint.value, "http://127.0.0.1:1"
+    endpoint.save()
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    series = Series.objects.get()
+    assert series.state == Series.State.WAITING
+    assert "storage box S3" in series.reason
+    endpoint.value = there
+    endpoint.save()
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    assert Series.objects.get().state == Series.State.DONE
