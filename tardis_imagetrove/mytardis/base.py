@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.core.files import File
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.utils import timezone
 
 from ..errors import PermanentError, RetriableError
@@ -157,6 +159,24 @@ class MyTardis(ABC):
 
         A project that does not exist is made, the owner's. Call it in a transaction.
         """
+
+    @abstractmethod
+    def visible_datasets(self, user: User) -> QuerySet:
+        """All datasets that :meth:`may_view_dataset` lets the user see, in one query for use within another.
+
+        MyTARDIS itself can only be asked about one at a time, and its ``safe`` managers answer
+        otherwise than its pages do, on 5.0 with more than these show.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def may_view_dataset(request: HttpRequest, dataset_id: int) -> bool:
+        """What MyTARDIS's dataset page asks: whether ``request.user`` may see the dataset."""
+
+    @staticmethod
+    @abstractmethod
+    def may_download_datafile(request: HttpRequest, datafile_id: int) -> bool:
+        """What MyTARDIS asks before it hands out a file's bytes."""
 
     @staticmethod
     def group(name: str) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from functools import cache
 
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 
 from .base import MyTardis
 
@@ -46,6 +49,36 @@ class ObjectAclMyTardis(MyTardis):
         )
         if group_id is not None:
             grant("django_group", group_id)
+
+    def visible_datasets(self, user: User) -> QuerySet:
+        from django.contrib.contenttypes.models import ContentType
+        from tardis.tardis_portal.models import Dataset, Experiment, ObjectACL
+
+        if user.is_active and user.is_superuser:
+            return Dataset.objects.all()
+        who = Q(pluginId="django_user", entityId=str(user.pk))
+        for provider, group in user.userprofile.ext_groups:
+            who |= Q(pluginId=provider, entityId=str(group))
+        rules = ObjectACL.objects.filter(
+            who,
+            Q(canRead=True) | Q(isOwner=True),
+            ObjectACL.get_effective_query(),
+            content_type=ContentType.objects.get_for_model(Experiment),
+        )
+        experiments = Experiment.objects.filter(_public(Experiment) | Q(pk__in=rules.values("object_id")))
+        return Dataset.objects.filter(experiments__in=experiments)
+
+    @staticmethod
+    def may_view_dataset(request: HttpRequest, dataset_id: int) -> bool:
+        from tardis.tardis_portal.auth.decorators import has_dataset_access
+
+        return has_dataset_access(request, dataset_id)
+
+    @staticmethod
+    def may_download_datafile(request: HttpRequest, datafile_id: int) -> bool:
+        from tardis.tardis_portal.auth.decorators import has_datafile_download_access
+
+        return has_datafile_download_access(request, datafile_id)
 
 
 #: What the owner and a group that may read are given; ownership types are ACL.OWNER_OWNED and SYSTEM_OWNED.
@@ -94,6 +127,39 @@ class TypedAclMyTardis(MyTardis):
                 DatasetACL.objects.filter(dataset_id=dataset_id), DatafileACL, datafile_id=datafile_id
             )
 
+    def visible_datasets(self, user: User) -> QuerySet:
+        from tardis.tardis_portal.auth.token_auth import TokenGroupProvider
+        from tardis.tardis_portal.models import Dataset, DatasetACL, Experiment, ExperimentACL
+
+        if user.is_active and user.is_superuser:
+            return Dataset.objects.all()
+        today = date.today()
+        rules = (
+            Q(user=user) | Q(group__in=user.groups.all()) | Q(token__in=TokenGroupProvider().getGroups(user)),
+            Q(canRead=True) | Q(isOwner=True),
+            # As 5.0 has it: only a rule that has both not begun and ended does not count.
+            ~Q(effectiveDate__gte=today, expiryDate__lte=today),
+        )
+        if self._per_object:
+            own = DatasetACL.objects.filter(*rules).values("dataset")
+            return Dataset.objects.filter(_public(Dataset) | Q(pk__in=own))
+        shared = ExperimentACL.objects.filter(*rules).values("experiment")
+        return Dataset.objects.filter(
+            experiments__in=Experiment.objects.filter(_public(Experiment) | Q(pk__in=shared))
+        )
+
+    @staticmethod
+    def may_view_dataset(request: HttpRequest, dataset_id: int) -> bool:
+        from tardis.tardis_portal.auth.decorators import has_access
+
+        return has_access(request, dataset_id, "dataset")
+
+    @staticmethod
+    def may_download_datafile(request: HttpRequest, datafile_id: int) -> bool:
+        from tardis.tardis_portal.auth.decorators import has_download_access
+
+        return has_download_access(request, datafile_id, "datafile")
+
     def join_project(self, experiment_id: int, owner_id: int, group_id: int) -> None:
         if not apps.is_installed("tardis.apps.projects"):
             return
@@ -112,6 +178,11 @@ class TypedAclMyTardis(MyTardis):
             ProjectACL.objects.create(project=project, user_id=owner_id, **_OWNER)
             ProjectACL.objects.create(project=project, group_id=group_id, **_READER)
         project.experiments.add(experiment_id)
+
+
+def _public(model) -> Q:  # noqa: ANN001 (a model of MyTARDIS with public_access)
+    """What anybody may see: from metadata upwards; an embargo is below that."""
+    return Q(public_access__gte=model.PUBLIC_ACCESS_METADATA)
 
 
 def _copy_rights(source, model, **target: int) -> None:  # noqa: ANN001 (querysets and classes of MyTARDIS)
