@@ -74,16 +74,14 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _check_filters() -> Iterator[checks.CheckMessage]:
+    sound = []
     for path in settings.FILTERS:
         try:
-            registry.load([path])
+            registry.load([*sound, path])
+            sound.append(path)
         except PermanentError as error:
             yield checks.Error(f"{error}.", id="imagetrove.E005")
-    try:
-        found = registry.load()
-    except PermanentError:
-        return
-    for conversion in found.values():
+    for conversion in registry.load(sound).values():
         for problem in conversion.problems():
             yield checks.Warning(f"Filter {conversion.name}: {problem}.", id="imagetrove.W001")
 

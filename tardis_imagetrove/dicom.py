@@ -51,7 +51,7 @@ def parse_field(text: str) -> BaseTag:
     """
     name = text.strip()
     tag = tag_for_keyword(name)
-    if tag is not None:
+    if name and tag is not None:
         return Tag(tag)
     if match := _TAG.match(name):
         return Tag(int(match[1], 16), int(match[2], 16))

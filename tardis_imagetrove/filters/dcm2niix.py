@@ -117,6 +117,15 @@ def find_dcm2niix() -> Path:
     )
 
 
+def problems() -> list[str]:
+    """What is missing for conversion by dcm2niix, for a filter's :meth:`problems`."""
+    try:
+        find_dcm2niix()
+    except PermanentError as error:
+        return [str(error)]
+    return []
+
+
 @lru_cache(maxsize=4)
 def version_of(program: Path) -> str:
     """Name and version of ``program``, as a record of a run shall keep it (``dcm2niix v1.0.20260724``)."""

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
-from . import volume
+from . import dcm2niix, volume
 from .base import DicomSeries, Filter, FilterResult, Output
 from .minc2 import Attributes, Minc2Header, write_minc2
 
@@ -20,6 +20,9 @@ class MincFilter(Filter):
     name = "minc"
     title = "MINC"
     version = "1"
+
+    def problems(self) -> list[str]:
+        return dcm2niix.problems()
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         with tempfile.TemporaryDirectory(prefix="minc-", dir=out) as scratch:

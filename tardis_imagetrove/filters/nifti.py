@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import volume
+from . import dcm2niix, volume
 from .base import DicomSeries, Filter, FilterResult, Output
 from .gz import gzip_file
 
@@ -45,6 +45,9 @@ class NiftiFilter(Filter):
     name = "nifti"
     title = "NIfTI"
     version = "1"
+
+    def problems(self) -> list[str]:
+        return dcm2niix.problems()
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         with tempfile.TemporaryDirectory(prefix="nifti-", dir=out) as scratch:

@@ -1,0 +1,57 @@
+"""System checks: each mistake in the settings has its own message, and a sound site has none."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from django.core import checks
+
+
+def found(settings, **changes) -> dict[str, str]:
+    settings.IMAGETROVE = {**settings.IMAGETROVE, **changes}
+    return {message.id: str(message.msg) for message in checks.run_checks(tags=["imagetrove"])}
+
+
+def test_a_sound_site_has_nothing_to_be_told(settings, tmp_path):
+    assert found(settings, SPOOL=str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "id_", "words"),
+    [
+        ({"SPOOLL": "/tmp"}, "imagetrove.E001", "IMAGETROVE['SPOOLL'] is no setting"),
+        ({"QUIET_SECONDS": "60"}, "imagetrove.E002", "IMAGETROVE['QUIET_SECONDS'] is '60'"),
+        ({"STALL_SECONDS": 0}, "imagetrove.E002", "IMAGETROVE['STALL_SECONDS'] is 0"),
+        ({"RETRY_SECONDS": True}, "imagetrove.E002", "IMAGETROVE['RETRY_SECONDS'] is True"),
+        ({"SPOOL": None}, "imagetrove.E003", "IMAGETROVE['SPOOL'] is not set"),
+        (
+            {"SPOOL": "/dev/null/x"},
+            "imagetrove.E004",
+            "IMAGETROVE['SPOOL']: /dev/null/x cannot be written",
+        ),
+        ({"SCRATCH": "/dev/null"}, "imagetrove.E004", "IMAGETROVE['SCRATCH']: /dev/null cannot be written"),
+        ({"FILTERS": ["no.such.Filter"]}, "imagetrove.E005", "no.such.Filter cannot be imported"),
+        ({"FILTERS": ["pathlib.Path"]}, "imagetrove.E005", "pathlib.Path is not a subclass"),
+        (
+            {"FILTERS": ["tardis_imagetrove.filters.nifti.NiftiFilter"] * 2},
+            "imagetrove.E005",
+            "two filters are named 'nifti'",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_setting(settings, changes, id_, words):
+    messages = found(settings, **changes)
+    assert words in messages[id_]
+
+
+def test_a_missing_converter_is_told(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    messages = found(settings)
+    assert "dcm2niix" in messages["imagetrove.W001"]
+
+
+def test_pages_that_are_not_mounted_are_told(settings):
+    settings.ROOT_URLCONF = "django.contrib.auth.urls"
+    assert "not mounted" in found(settings)["imagetrove.W002"]

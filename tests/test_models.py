@@ -1,0 +1,102 @@
+"""Instrument configurations are checked when they are saved, from admin and from scripts."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.test import Client
+
+from tardis_imagetrove.models import InstrumentConfiguration
+
+from .conftest import configure
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"instrument": []}, "instrument", "at least one"),
+        ({"instrument": [["Manufacturer"]]}, "instrument", "is not a pair"),
+        ({"instrument": [["Manufaturer", "SIEMENS"]]}, "instrument", "'Manufaturer' is not a DICOM field"),
+        ({"experiment_title": ["patientid"]}, "experiment_title", "did you mean PatientID?"),
+        ({"experiment_title": []}, "experiment_title", "at least one"),
+        ({"dataset_title": "SeriesDescription"}, "dataset_title", "list"),
+        ({"dataset_title": ["(0019,zz0a)"]}, "dataset_title", "is not a DICOM field"),
+        ({"project_field": "ReferringPhysicianName"}, "project_pattern", "both a field and a pattern"),
+        (
+            {"project_field": "Nobody", "project_pattern": "x"},
+            "project_field",
+            "'Nobody' is not a DICOM field",
+        ),
+        ({"project_field": "StudyID", "project_pattern": "("}, "project_pattern", "Not a regular expression"),
+        ({"project_group": "Everybody"}, "project_group", "Needs {}"),
+        ({"project_group": "{} {}"}, "project_group", "one {}"),
+        ({"schema_dataset": "not a URL"}, "schema_dataset", "valid URL"),
+    ],
+)
+def test_a_mistake_is_refused_with_the_field_named(owner, changes, field, words):
+    with pytest.raises(ValidationError) as raised:
+        configure(owner, **changes)
+    assert words in " ".join(raised.value.message_dict[field])
+    assert not InstrumentConfiguration.objects.exists()
+
+
+def test_keywords_and_private_tags_are_taken(owner):
+    made = configure(owner, instrument=[["Manufacturer", "GE"], ["(0019,100a)", "x"], ["0019109c", "y"]])
+    assert InstrumentConfiguration.objects.get() == made
+
+
+@pytest.fixture
+def admin(owner, django_user_model) -> Client:
+    django_user_model.objects.create_superuser("root", password="root")
+    client = Client()
+    assert client.login(username="root", password="root")
+    return client
+
+
+def form(owner, **changes) -> dict[str, object]:
+    return {
+        "name": "Skyra",
+        "enabled": "on",
+        "instrument": "Manufacturer = SIEMENS\nManufacturerModelName = Skyra = 3T\n\n",
+        "experiment_title": "PatientID\nStudyDescription",
+        "dataset_title": "SeriesDescription",
+        "owner": owner.pk,
+        "project_group": "Project {}",
+        "schema_experiment": "http://example.edu/schema/1",
+        "schema_dataset": "http://example.edu/schema/2",
+        "schema_file": "http://example.edu/schema/3",
+        "default_operators": "one@example.edu\ntwo@example.edu",
+        "filters": "nifti",
+        **changes,
+    }
+
+
+ADD = "/admin/tardis_imagetrove/instrumentconfiguration/add/"
+
+
+def test_an_administrator_writes_lines_not_json(admin, owner):
+    answer = admin.post(ADD, form(owner))
+    assert answer.status_code == 302, answer.context["errors"]
+    made = InstrumentConfiguration.objects.get()
+    assert made.instrument == [["Manufacturer", "SIEMENS"], ["ManufacturerModelName", "Skyra = 3T"]]
+    assert made.experiment_title == ["PatientID", "StudyDescription"]
+    assert made.default_operators == ["one@example.edu", "two@example.edu"]
+    page = admin.get(f"/admin/tardis_imagetrove/instrumentconfiguration/{made.pk}/change/").content.decode()
+    assert "ManufacturerModelName = Skyra = 3T" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"instrument": "Manufacturer SIEMENS"}, "needs an ="),
+        ({"instrument": "Maker = SIEMENS"}, "is not a DICOM field"),
+        ({"filters": "nifty"}, "No such filter: nifty"),
+    ],
+)
+def test_admin_says_what_is_wrong(admin, owner, changes, words):
+    answer = admin.post(ADD, form(owner, **changes))
+    assert answer.status_code == 200
+    assert words in answer.content.decode()
+    assert not InstrumentConfiguration.objects.exists()
