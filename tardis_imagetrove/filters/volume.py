@@ -41,6 +41,9 @@ PARALLEL = 0.999
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
 
+PHILIPS_SCALE_SLOPE = 0x2005100E
+"""Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
+
 MOST_COMPARED = 8
 """Instances that one slice is compared with when many lie at its place (time series, directions)."""
 
@@ -229,7 +232,7 @@ class _Attempt:
     @property
     def misunderstood(self) -> bool:
         """Slices are missing, or hold something else than the DICOM's pixels."""
-        return self.slices != self.expected or bool(self.doubts)
+        return self.slices < self.expected or bool(self.doubts)
 
     @property
     def wants_decoding(self) -> bool:
@@ -289,7 +292,7 @@ def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Seq
         checked, doubt = _checked(image, headers)
         images.append(checked)
         doubts += doubt
-    slices = sum(_planes_in(image) for image in images if image.origin is Origin.SCANNER)
+    slices = _count(images)
     expected = sum(header.slices for header in headers)
     return _Attempt(run, tuple(images), complaints, tuple(doubts), slices, expected)
 
@@ -322,6 +325,19 @@ def _planes_in(image: Image) -> int:
     return int(np.prod(shape[2:])) if len(shape) > 2 else 1
 
 
+def _count(images: Sequence[Image]) -> int:
+    """The scanner's slices in a set of images.
+
+    Beside diffusion without its ADC maps dcm2niix writes all volumes again, with ``_ADC`` in the name.
+    """
+    counts = {image.label: _planes_in(image) for image in images if image.origin is Origin.SCANNER}
+    for label in [label for label in counts if re.search(r"(^|_)ADC$", label)]:
+        without = re.sub(r"_?ADC$", "", label)
+        if counts.get(without, counts[label]) < counts[label]:
+            del counts[without]
+    return sum(counts.values())
+
+
 def _tell_apart(images: list[Image]) -> list[Image]:
     """Labels that say what differs where dcm2niix's own only number the images."""
     labels = [re.sub(r"[^\w.-]+", "-", image.label) for image in images]
@@ -332,6 +348,14 @@ def _tell_apart(images: list[Image]) -> list[Image]:
             plane if planes.count(plane) == 1 else f"{plane}_{label}"
             for plane, label in zip(planes, labels, strict=True)
         ]
+    sizes = ["x".join(map(str, nibabel.load(image.path).shape[:2])) for image in images]
+    # dcm2niix adds a letter to a name that it has used (x, xa, xb): often a matrix of another size.
+    bases = [label[:-1] if label[-1:].isalpha() and label[:-1] in labels else label for label in labels]
+    for base in {base for base in bases if bases.count(base) > 1}:
+        group = [index for index, other in enumerate(bases) if other == base]
+        if len({sizes[index] for index in group}) == len(group):
+            for index in group:
+                labels[index] = "_".join(part for part in (base, sizes[index]) if part)
     told = []
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
         repeats = labels[:index].count(label)
@@ -727,6 +751,8 @@ def _is_encoded(header: Header) -> bool:
 def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
     """Put copies that are uncompressed and plainly written in the place of a series' files.
 
+    They are without Philips's own scale slopes, so that dcm2niix takes each frame's RescaleSlope.
+
     Files that cannot be decoded are taken away, since one of them can stop dcm2niix for all.
 
     Returns:
@@ -751,6 +777,8 @@ def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
                 dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
                 if "PlanarConfiguration" in dataset:
                     dataset.PlanarConfiguration = 0
+            if "philips" in header.manufacturer.lower():
+                dataset.walk(_drop_scale_slope)
             dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             copy = target.with_suffix(".new")
             pydicom.dcmwrite(copy, dataset, implicit_vr=False, little_endian=True)
@@ -761,6 +789,11 @@ def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
                 f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
             )
     return troubles
+
+
+def _drop_scale_slope(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    if element.tag == PHILIPS_SCALE_SLOPE:
+        del dataset[element.tag]
 
 
 def in_one_line(error: Exception, most: int = 240) -> str:
