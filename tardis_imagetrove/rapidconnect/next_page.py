@@ -14,12 +14,12 @@ _SALT = "tardis_imagetrove.rapidconnect.next_page"
 
 
 def remember(request: HttpRequest, response: HttpResponse, url: str) -> None:
-    """Keep ``url`` for after the sign-in, if it is one of this site.
+    """Keep ``url`` for after the sign-in; whether it is one of this site, :func:`recall` asks.
 
     Not in the Django session: the federation's form comes from another site, and browsers leave
     the session's cookie (``SameSite=Lax``) out of it.
     """
-    if not is_ours(request, url):
+    if not url:
         return
     secure = request.is_secure()
     response.set_signed_cookie(

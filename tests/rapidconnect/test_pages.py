@@ -107,6 +107,20 @@ def test_an_inactive_account_does_not_come_in_by_password(site, client, account)
     assert client.post("/local_local", fields, secure=True).status_code == 403
 
 
+def test_an_inactive_account_does_not_come_in_by_a_directory_that_still_knows_it(
+    site, client, account, monkeypatch
+):
+    """MyTARDIS's LDAP provider says who it is and not whether the account here is active."""
+    from tardis.tardis_portal.auth import auth_service
+
+    User.objects.update(is_active=False)
+    account.refresh_from_db()
+    monkeypatch.setattr(auth_service, "authenticate", lambda authMethod, request: account)
+    fields = {"username": "operator", "password": "a password"}
+    assert client.post("/local_local", fields, secure=True).status_code == 403
+    assert user_of(client) is None
+
+
 @pytest.mark.parametrize("path", ["/login/", "/local_local"])
 def test_the_form_is_protected_from_other_sites(site, account, path):
     browser = Client(enforce_csrf_checks=True)
