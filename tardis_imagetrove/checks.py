@@ -6,15 +6,19 @@ Their ids are stable and listed in ``docs/install.md``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from django.core import checks
+from django.db import DatabaseError
 from django.urls import NoReverseMatch, reverse
 
 from .conf import DEFAULTS, settings
 from .errors import PermanentError
 from .filters import registry
+from .models import InstrumentConfiguration
+from .mytardis.parameters import schema_problem
+from .parameters import Level
 
 #: Settings that are numbers, with the smallest value that makes sense.
 _NUMBERS = {
@@ -84,6 +88,45 @@ def _check_filters() -> Iterator[checks.CheckMessage]:
     for conversion in registry.load(sound).values():
         for problem in conversion.problems():
             yield checks.Warning(f"Filter {conversion.name}: {problem}.", id="imagetrove.W001")
+
+
+@checks.register("imagetrove", deploy=True)
+def check_broker(**_: object) -> list[checks.CheckMessage]:
+    """Whether Celery's broker answers within seconds; by ``check --deploy``, since it connects."""
+    from tardis.celery import tardis_app
+
+    try:
+        with tardis_app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
+    except Exception as error:  # each transport has its own
+        return [
+            checks.Error(
+                f"Celery's broker cannot be reached: {type(error).__name__}: {error}",
+                hint="Series wait in the spool meanwhile. See MyTARDIS's setting of the broker's URL.",
+                id="imagetrove.E006",
+            )
+        ]
+    return []
+
+
+@checks.register(checks.Tags.database)
+def check_schemas(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
+    """Whether each instrument's schemas are of the right type; by ``check --database default``."""
+    if not databases:
+        return []
+    try:
+        return [
+            checks.Error(f"Instrument configuration {configuration.name}: {problem}.", id="imagetrove.E007")
+            for configuration in InstrumentConfiguration.objects.all()
+            for level, namespace in (
+                (Level.EXPERIMENT, configuration.schema_experiment),
+                (Level.DATASET, configuration.schema_dataset),
+                (Level.DATAFILE, configuration.schema_file),
+            )
+            if (problem := schema_problem(level, namespace))
+        ]
+    except DatabaseError:  # before the first migrate
+        return []
 
 
 @checks.register("imagetrove")

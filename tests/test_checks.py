@@ -7,6 +7,10 @@ import importlib.util
 import pytest
 from django.core import checks
 
+from tardis_imagetrove.checks import check_schemas
+
+from .conftest import configure
+
 
 def found(settings, **changes) -> dict[str, str]:
     settings.IMAGETROVE = {**settings.IMAGETROVE, **changes}
@@ -55,3 +59,34 @@ def test_a_missing_converter_is_told(settings, monkeypatch, tmp_path):
 def test_pages_that_are_not_mounted_are_told(settings):
     settings.ROOT_URLCONF = "django.contrib.auth.urls"
     assert "not mounted" in found(settings)["imagetrove.W002"]
+
+
+def test_a_converter_that_is_too_old_is_told_with_its_version(settings, monkeypatch, tmp_path):
+    program = tmp_path / "dcm2niix"
+    program.write_text("#!/bin/sh\necho 'Chris Rorden dcm2niiX version v1.0.20160101'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "v1.0.20160101" in found(settings)["imagetrove.W001"]
+
+
+def test_a_broker_that_is_away_is_told(settings, monkeypatch):
+    from kombu import Connection
+    from tardis.celery import tardis_app
+
+    monkeypatch.setattr(
+        type(tardis_app), "connection_for_write", lambda _: Connection("amqp://127.0.0.1:1//")
+    )
+    messages = checks.run_checks(tags=["imagetrove"], include_deployment_checks=True)
+    assert "cannot be reached" in {message.id: message.msg for message in messages}["imagetrove.E006"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_schema_of_the_wrong_type_is_told_with_the_instrument(owner):
+    from tardis.tardis_portal.models import Schema
+
+    configuration = configure(owner)
+    assert check_schemas(databases=["default"]) == []
+    Schema.objects.create(namespace=configuration.schema_dataset, type=Schema.EXPERIMENT)
+    (message,) = check_schemas(databases=["default"])
+    assert "Phantom MR: schema http://example.edu/schema/2 is" in message.msg

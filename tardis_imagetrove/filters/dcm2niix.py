@@ -117,12 +117,19 @@ def find_dcm2niix() -> Path:
     )
 
 
+OLDEST_RELEASE = "20220715"
+"""Of dcm2niix, whose options are used: releases are dates."""
+
+
 def problems() -> list[str]:
     """What is missing for conversion by dcm2niix, for a filter's :meth:`problems`."""
     try:
-        find_dcm2niix()
+        program = find_dcm2niix()
     except PermanentError as error:
         return [str(error)]
+    release = re.search(r"v\d+\.\d+\.(\d{8})", version_of(program))
+    if release and release[1] < OLDEST_RELEASE:
+        return [f"{program} is {version_of(program)}; this app is made for v1.0.{OLDEST_RELEASE} or newer"]
     return []
 
 

@@ -26,37 +26,19 @@ def set_parameters(parameters: Parameters, object_id: int, namespace: str) -> No
     """
     from tardis.tardis_portal import models as portal
 
-    type_, set_model, parameter_model, owner = {
-        Level.EXPERIMENT: (
-            portal.Schema.EXPERIMENT,
-            portal.ExperimentParameterSet,
-            portal.ExperimentParameter,
-            "experiment_id",
-        ),
-        Level.DATASET: (
-            portal.Schema.DATASET,
-            portal.DatasetParameterSet,
-            portal.DatasetParameter,
-            "dataset_id",
-        ),
-        Level.DATAFILE: (
-            portal.Schema.DATAFILE,
-            portal.DatafileParameterSet,
-            portal.DatafileParameter,
-            "datafile_id",
-        ),
-    }[parameters.level]
     level = parameters.level
+    set_model, parameter_model, owner = {
+        Level.EXPERIMENT: (portal.ExperimentParameterSet, portal.ExperimentParameter, "experiment_id"),
+        Level.DATASET: (portal.DatasetParameterSet, portal.DatasetParameter, "dataset_id"),
+        Level.DATAFILE: (portal.DatafileParameterSet, portal.DatafileParameter, "datafile_id"),
+    }[level]
 
     with transaction.atomic():
         schema, _ = portal.Schema.objects.get_or_create(
-            namespace=namespace, defaults={"type": type_, "name": f"ImageTrove {level.value}"}
+            namespace=namespace, defaults={"type": _schema_type(level), "name": f"ImageTrove {level.value}"}
         )
-        if schema.type != type_:
-            raise PermanentError(
-                f"schema {namespace} is MyTARDIS's {schema.get_type_display()}, not one for a {level.value}:"
-                " correct the instrument's configuration or the schema"
-            )
+        if problem := schema_problem(level, namespace):
+            raise PermanentError(problem)
         # The lock makes a second worker wait and then find the set, where MyTARDIS has no uniqueness.
         portal.Schema.objects.select_for_update().get(pk=schema.pk)
         sets = set_model.objects.filter(schema=schema, **{owner: object_id})
@@ -76,6 +58,29 @@ def set_parameters(parameters: Parameters, object_id: int, namespace: str) -> No
             parameter_model.objects.create(
                 parameterset=parameter_set, name=name, **_value(name, parameter.value)
             )
+
+
+def _schema_type(level: Level) -> int:
+    from tardis.tardis_portal.models import Schema
+
+    return {
+        Level.EXPERIMENT: Schema.EXPERIMENT,
+        Level.DATASET: Schema.DATASET,
+        Level.DATAFILE: Schema.DATAFILE,
+    }[level]
+
+
+def schema_problem(level: Level, namespace: str) -> str:
+    """Why the schema of that namespace does not do for ``level``; empty if it does, or is not made yet."""
+    from tardis.tardis_portal.models import Schema
+
+    schema = Schema.objects.filter(namespace=namespace).first()
+    if schema is None or schema.type == _schema_type(level):
+        return ""
+    return (
+        f"schema {namespace} is MyTARDIS's {schema.get_type_display()}, not one for a {level.value}:"
+        " correct the instrument's configuration or the schema"
+    )
 
 
 def _parameter_name(schema, parameter: Parameter, order: int):  # noqa: ANN001, ANN202 (MyTARDIS models)
