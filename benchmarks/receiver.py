@@ -179,7 +179,7 @@ def free_port() -> int:
 
 
 def environment(nagle: bool) -> dict[str, str]:
-    """DCMTK looks only at whether TCP_NODELAY is set."""
+    """Our environment, in which DCMTK's programs have Nagle's delay (their default) or not."""
     kept = {key: value for key, value in os.environ.items() if key != "TCP_NODELAY"}
     return kept if nagle else {**kept, "TCP_NODELAY": "1"}
 
@@ -379,7 +379,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     parser.add_argument("--only", help="only scenarios whose name contains this")
     parser.add_argument(
-        "--data", type=Path, help="where to generate the data, on the disk of the temporary folder"
+        "--folder", type=Path, help="where data is generated and stored (default: the temporary folder)"
     )
     parser.add_argument("--serve", nargs=2, metavar=("PORT", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
