@@ -12,6 +12,7 @@ from .filters import registry
 from .filters.run import run_filter as do_filter_run
 from .ingest.series import ingest_series as do_ingest_series
 from .ingest.series import refresh_state
+from .models import FilterRun, Series
 from .spool import Spool
 
 
@@ -62,6 +63,31 @@ def queue_run(run_id: int) -> None:
         RetriableError: the broker cannot be reached.
     """
     _queue(run_filter, run_id)
+
+
+def queue_again(series: Series) -> list[str]:
+    """Have a series tried again because somebody asks: its ingest, and the filters that did not come through.
+
+    Returns:
+        The filters that are run again.
+
+    Raises:
+        RetriableError: the broker cannot be reached. Filters that are marked by then go on by themselves.
+    """
+    queue_series(series.series_uid)
+    names = []
+    newest = series.archives.order_by("-version").first()
+    runs = FilterRun.objects.filter(
+        archive=newest, state__in=(FilterRun.State.FAILED, FilterRun.State.WAITING)
+    )
+    for run_id, name in runs.values_list("pk", "filter"):
+        # Only as it was seen: a worker may have taken it since.
+        if runs.filter(pk=run_id).update(state=FilterRun.State.QUEUED):
+            names.append(name)
+            queue_run(run_id)
+    if names and series.state == Series.State.PARTIAL:
+        refresh_state(series.pk)
+    return names
 
 
 def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)

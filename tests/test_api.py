@@ -1,0 +1,335 @@
+"""The API: what staff, a member, a stranger and nobody get of it, by every way of signing in."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from tastypie.models import ApiKey
+
+from tardis_imagetrove import tasks
+from tardis_imagetrove.errors import RetriableError
+from tardis_imagetrove.ingest.series import ingest_series, note
+from tardis_imagetrove.models import FilterOutput, FilterRun, InstrumentConfiguration, Series
+
+from .conftest import configure, deliver, phantom, series_uid
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SERIES, INSTRUMENTS = "/api/v1/tardis-imagetrove_series/", "/api/v1/tardis-imagetrove_instrument/"
+
+
+@pytest.fixture
+def people(owner, django_user_model):
+    """Clients of staff, a member of project 12345, and a stranger; and of nobody."""
+    django_user_model.objects.create_user("staff", password="staff", is_staff=True)
+    member = django_user_model.objects.create_user("member", password="member")
+    member.groups.add(Group.objects.create(name="Project 12345"))
+    django_user_model.objects.create_user("stranger", password="stranger")
+    clients = {"nobody": Client()}
+    for name in ("staff", "member", "stranger"):
+        clients[name] = Client()
+        assert clients[name].login(username=name, password=name)
+    return clients
+
+
+@pytest.fixture
+def projects(owner, box):
+    return configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
+
+
+@pytest.fixture
+def ingest(spool, scratch, tmp_path, projects):
+    """Ingest a generated series, of project 12345 unless told otherwise."""
+
+    def ingest(physician: str = "12345", filters=("metadata", "nifti"), **overrides) -> Series:
+        folder = tmp_path / f"in-{Series.objects.count()}"
+        paths = phantom(folder, slices=2, overrides={"ReferringPhysicianName": physician, **overrides})
+        deliver(spool, *paths)
+        ingest_series(spool, series_uid(paths[0]), filters, scratch)
+        return Series.objects.get(series_uid=series_uid(paths[0]))
+
+    return ingest
+
+
+def listed(client: Client, query: str = "") -> list[str]:
+    answer = client.get(SERIES + query)
+    assert answer.status_code == 200, answer.content
+    found = answer.json()
+    assert found["meta"]["total_count"] == len(found["objects"])
+    return [one["series_uid"] for one in found["objects"]]
+
+
+def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, projects):
+    series = ingest()
+    done, failed = series.archives.get().runs.order_by("filter")
+    FilterRun.objects.filter(pk=done.pk).update(state="done", converter="pydicom 3")
+    FilterRun.objects.filter(pk=failed.pk).update(state="failed", reason="slices are missing")
+    archive = series.archives.get()
+    output = FilterOutput.objects.create(run=done, datafile_id=archive.datafile_id, kind="NIfTI")
+    tasks.refresh_state(series.pk)
+    (found,) = people["member"].get(SERIES).json()["objects"]
+    assert found == people["member"].get(f"{SERIES}{series.pk}/").json()
+    dataset_id = series.dataset_key.dataset_id
+    assert {name: found[name] for name in found if name not in ("created", "modified")} == {
+        "id": series.pk,
+        "resource_uri": f"{SERIES}{series.pk}/",
+        "series_uid": series.series_uid,
+        "study_uid": series.study_uid,
+        "description": "t1_phantom_oblique",
+        "modality": "MR",
+        "state": "partial",
+        "reason": "nifti: slices are missing",
+        "left_out": "",
+        "project": "Project 12345",
+        "instrument": projects.name,
+        "dataset": dataset_id,
+        "dataset_url": found["dataset_url"],
+        "directory": series.directory,
+        "archives": [
+            {
+                "version": 1,
+                "datafile": archive.datafile_id,
+                "instances": 2,
+                "sha512": archive.sha512,
+                "created": found["archives"][0]["created"],
+            }
+        ],
+        "filter_runs": [
+            {
+                "archive_version": 1,
+                "filter": "metadata",
+                "state": "done",
+                "reason": "",
+                "converter": "pydicom 3",
+                "outputs": [{"kind": "NIfTI", "datafile": output.datafile_id}],
+            },
+            {
+                "archive_version": 1,
+                "filter": "nifti",
+                "state": "failed",
+                "reason": "slices are missing",
+                "converter": "",
+                "outputs": [],
+            },
+        ],
+    }
+    assert people["member"].get(found["dataset_url"]).status_code == 200
+
+
+def test_everybody_is_shown_what_mytardis_lets_them_see_and_staff_all(people, ingest, owner):
+    theirs, others = ingest("12345"), ingest("54321", SeriesDescription="other")
+    held = Series.objects.create(series_uid="1.2.3", state=Series.State.HELD)
+    facility = Client()
+    facility.force_login(owner)
+    for client, expected in [
+        (people["staff"], {theirs, others, held}),
+        (facility, {theirs, others}),
+        (people["member"], {theirs}),
+        (people["stranger"], set()),
+    ]:
+        assert set(listed(client)) == {one.series_uid for one in expected}
+        for one in (theirs, others, held):
+            answer = client.get(f"{SERIES}{one.pk}/")
+            assert answer.status_code == (200 if one in expected else 403)
+            assert one in expected or one.series_uid not in answer.content.decode()
+    several = people["member"].get(f"{SERIES}set/{theirs.pk};{others.pk}/").content.decode()
+    assert theirs.series_uid in several
+    assert others.series_uid not in several
+    assert people["staff"].get(f"{SERIES}999/").status_code == 404
+
+
+def test_nobody_is_sent_away_from_every_address(people, ingest, projects):
+    series = ingest()
+    for address in (
+        SERIES,
+        f"{SERIES}{series.pk}/",
+        f"{SERIES}schema/",
+        INSTRUMENTS,
+        f"{INSTRUMENTS}{projects.pk}/",
+    ):
+        assert people["nobody"].get(address).status_code == 401
+    assert people["nobody"].post(f"{SERIES}{series.pk}/retry/").status_code == 401
+
+
+def test_a_reason_that_is_the_operators_business_is_kept_from_others(people, ingest):
+    series = ingest()
+    note(series.series_uid, Series.State.HELD, "late instances belong elsewhere: now 'Somebody Else'")
+    Series.objects.update(left_out="a file")
+    address = f"{SERIES}{series.pk}/"
+    assert "Somebody Else" in people["staff"].get(address).json()["reason"]
+    found = people["member"].get(address).json()
+    assert (found["state"], found["reason"], found["left_out"]) == ("held", "", "")
+
+
+def test_a_password_and_a_key_open_what_a_session_does(people, ingest, django_user_model):
+    series = ingest()
+    member = django_user_model.objects.get(username="member")
+    key = ApiKey.objects.get_or_create(user=member)[0].key
+    basic = b64encode(b"member:member").decode()
+    for header in (f"Basic {basic}", f"ApiKey member:{key}"):
+        answer = Client().get(SERIES, HTTP_AUTHORIZATION=header)
+        assert [one["series_uid"] for one in answer.json()["objects"]] == [series.series_uid]
+    for header in (f"Basic {b64encode(b'member:wrong').decode()}", "ApiKey member:wrong", "Bearer x"):
+        assert Client().get(SERIES, HTTP_AUTHORIZATION=header).status_code == 401
+    django_user_model.objects.filter(pk=member.pk).update(is_active=False)
+    assert Client().get(SERIES, HTTP_AUTHORIZATION=f"ApiKey member:{key}").status_code == 401
+
+
+def test_series_are_found_by_state_uid_and_instrument(people, ingest, projects, owner):
+    one = ingest()
+    Series.objects.create(series_uid="1.2.3", state=Series.State.HELD)
+    Series.objects.create(series_uid="1.2.4", state=Series.State.WAITING)
+    staff = people["staff"]
+    assert listed(staff, "?state=held") == ["1.2.3"]
+    assert set(listed(staff, "?state__in=held,waiting")) == {"1.2.3", "1.2.4"}
+    assert listed(staff, "?series_uid=1.2.4") == ["1.2.4"]
+    assert listed(staff, f"?instrument={projects.name.replace(' ', '%20')}") == [one.series_uid]
+    assert listed(staff, "?instrument=none") == []
+    assert listed(people["member"], "?state=held") == []
+    wrong = staff.get(f"{SERIES}?state=hold")
+    assert wrong.status_code == 400
+    assert "there is no state 'hold': receiving, ingesting, waiting, held" in wrong.content.decode()
+
+
+def test_a_longer_list_takes_no_more_queries(people, projects, ingest):
+    def queries(name: str) -> int:
+        people[name].get(SERIES)  # what MyTARDIS looks up once
+        with CaptureQueriesContext(
+            connection,
+        ) as asked:
+            listed(people[name])
+        return len(asked)
+
+    first = ingest().archives.get()
+    FilterOutput.objects.create(run=first.runs.first(), datafile_id=first.datafile_id, kind="x")
+    before = {name: queries(name) for name in ("staff", "member")}
+    for number in range(6):
+        more = ingest(SeriesDescription=f"more {number}")
+        FilterOutput.objects.create(
+            run=more.archives.get().runs.first(), datafile_id=more.archives.get().datafile_id, kind="x"
+        )
+    assert len(listed(people["member"])) == 7
+    for name, count in before.items():
+        assert queries(name) == count, name
+
+
+def test_nothing_can_be_written(people, ingest, projects):
+    series = ingest()
+    for address in (SERIES, f"{SERIES}{series.pk}/", INSTRUMENTS, f"{INSTRUMENTS}{projects.pk}/"):
+        for method in ("post", "put", "patch", "delete"):
+            answer = getattr(people["staff"], method)(address, "{}", content_type="application/json")
+            assert answer.status_code == 405
+
+
+# Retry
+
+
+@pytest.fixture
+def queued(monkeypatch):
+    """What is given to the broker, which takes it."""
+    taken = []
+    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: taken.append((task.name, arguments[0])))
+    return taken
+
+
+def test_staff_have_a_series_and_its_failed_filters_tried_again(people, ingest, queued):
+    series = ingest()
+    metadata, nifti = series.archives.get().runs.order_by("filter")
+    FilterRun.objects.filter(pk=metadata.pk).update(state=FilterRun.State.DONE)
+    FilterRun.objects.filter(pk=nifti.pk).update(state=FilterRun.State.FAILED, reason="no dcm2niix")
+    tasks.refresh_state(series.pk)
+    answer = people["staff"].post(f"{SERIES}{series.pk}/retry/")
+    assert (answer.status_code, answer.json()) == (
+        202,
+        {"series_uid": series.series_uid, "filters": ["nifti"]},
+    )
+    assert queued == [
+        ("tardis_imagetrove.ingest_series", series.series_uid),
+        ("tardis_imagetrove.run_filter", nifti.pk),
+    ]
+    nifti.refresh_from_db()
+    series.refresh_from_db()
+    assert (nifti.state, series.state) == (FilterRun.State.QUEUED, Series.State.CONVERTING)
+
+
+def test_filters_of_a_former_version_are_left_alone(people, ingest, queued):
+    series = ingest(filters=("nifti",))
+    FilterRun.objects.update(state=FilterRun.State.FAILED)
+    former = series.archives.get()
+    former.pk, former.version, former.datafile_id = None, 2, None
+    from tardis.tardis_portal.models import DataFile
+
+    former.datafile_id = DataFile.objects.create(
+        dataset_id=series.dataset_key.dataset_id,
+        filename="x",
+        size=1,
+        sha512sum="0",
+        md5sum="0",
+        directory="d",
+    ).pk
+    former.save()
+    assert people["staff"].post(f"{SERIES}{series.pk}/retry/").json()["filters"] == []
+
+
+def test_nobody_else_has_anything_tried_again(people, ingest, queued):
+    series = ingest()
+    for name in ("member", "stranger"):
+        assert people[name].post(f"{SERIES}{series.pk}/retry/").status_code == 403
+    assert people["staff"].get(f"{SERIES}{series.pk}/retry/").status_code == 405
+    assert people["staff"].post(f"{SERIES}999/retry/").status_code == 404
+    assert queued == []
+
+
+def test_a_session_needs_its_token_against_forgery(ingest, people, queued):
+    series = ingest()
+    careful = Client(enforce_csrf_checks=True)
+    assert careful.login(username="staff", password="staff")
+    assert careful.post(f"{SERIES}{series.pk}/retry/").status_code == 401
+    assert queued == []
+    basic = b64encode(b"staff:staff").decode()
+    assert careful.post(f"{SERIES}{series.pk}/retry/", HTTP_AUTHORIZATION=f"Basic {basic}").status_code == 202
+
+
+def test_with_the_broker_away_the_answer_says_so(people, ingest, monkeypatch):
+    series = ingest()
+
+    def away(*args):
+        raise RetriableError("the broker cannot be reached: ConnectionRefusedError")
+
+    monkeypatch.setattr(tasks, "_queue", away)
+    answer = people["staff"].post(f"{SERIES}{series.pk}/retry/")
+    assert answer.status_code == 503
+    assert "the broker cannot be reached" in answer.json()["error"]
+
+
+# Instruments
+
+
+def test_instruments_are_for_staff(people, projects):
+    (found,) = people["staff"].get(INSTRUMENTS).json()["objects"]
+    assert found == people["staff"].get(f"{INSTRUMENTS}{projects.pk}/").json()
+    assert found["instrument"] == [["ManufacturerModelName", "Phantom generator"]]
+    assert found["experiment_title"] == ["PatientID"]
+    assert (found["name"], found["owner"], found["storage_box"]) == (
+        "Phantom MR",
+        "facility",
+        projects.storage_box_id,
+    )
+    for name in ("member", "stranger"):
+        for address in (INSTRUMENTS, f"{INSTRUMENTS}{projects.pk}/", f"{INSTRUMENTS}schema/"):
+            assert people[name].get(address).status_code == 403
+    InstrumentConfiguration.objects.update(enabled=False)
+    assert people["staff"].get(f"{INSTRUMENTS}?enabled=true").json()["objects"] == []
+
+
+def test_the_resources_are_listed_in_mytardis_own_api(people):
+    found = people["staff"].get("/api/v1/").json()
+    assert found["tardis-imagetrove_series"]["list_endpoint"] == SERIES
+    assert found["tardis-imagetrove_instrument"]["list_endpoint"] == INSTRUMENTS
+    for address in (SERIES, INSTRUMENTS):
+        assert "allowed_detail_http_methods" in people["staff"].get(f"{address}schema/").json()
