@@ -241,3 +241,10 @@ def test_an_echo_is_answered(receive):
         assert (peer.echo().field, peer.echo().status) == (0x8030, 0)
         peer.release()
     assert receiver.counters().echoes == 2
+
+
+def test_the_class_of_an_instance_need_not_be_that_of_its_context(receive):
+    ct = "1.2.840.10008.5.1.4.1.1.2"
+    with RawPeer(receive().port) as peer:
+        peer.associate()  # for MR
+        assert peer.store("1.2.3", mr_dataset("1.2.3", sop_class=ct), ct).status == 0
