@@ -205,6 +205,11 @@ class Series(models.Model):
         max_length=100, blank=True, help_text="The group that the project rule named; its members may see it."
     )
     dataset_key = models.ForeignKey(DatasetKey, null=True, blank=True, on_delete=models.SET_NULL)
+    placed_by = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="The DICOM fields, and their values, by which it was placed; late instances must have the same.",
+    )
     directory = models.CharField(
         max_length=255, blank=True, help_text="The series' own directory in its dataset."
     )

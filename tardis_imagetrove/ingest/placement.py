@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -49,6 +49,7 @@ class Placement:
     """Where a series goes.
 
     Attributes:
+        fields: every DICOM field that had a say in it, and its value.
         project: the number that the project rule found; empty when the series names none.
         group: the group that may read; empty for the owner alone.
     """
@@ -59,6 +60,7 @@ class Placement:
     dataset_values: tuple[tuple[str, str], ...]
     project: str
     group: str
+    fields: tuple[tuple[str, str], ...] = ()
 
     @property
     def experiment_title(self) -> str:
@@ -164,6 +166,7 @@ def place(header: Dataset, rules: Iterable[Rule]) -> Placement:
         dataset_values=_values(header, rule.dataset_title, "the dataset's title", rule),
         project=project,
         group=rule.project_group.format(project) if project else "",
+        fields=tuple((field, field_text(header, field)) for field in sorted(rule.fields())),
     )
 
 
@@ -200,13 +203,29 @@ def place_all(headers: Iterable[Dataset], rules: Iterable[Rule]) -> Placement:
 
 
 def _difference(one: Placement, other: Placement) -> str:
-    pairs = dict([*one.experiment_values, *one.dataset_values])
-    for field, value in [*other.experiment_values, *other.dataset_values]:
-        if pairs.get(field) != value:
-            return f"{field} is {pairs.get(field)!r} and {value!r}"
-    if one.project != other.project:
-        return f"project {one.project or 'none'} and {other.project or 'none'}"
+    here, there = dict(one.fields), dict(other.fields)
+    for field in here.keys() & there.keys():
+        if here[field] != there[field]:
+            return f"{field} is {here[field]!r} and {there[field]!r}"
     return "they match different instruments"
+
+
+def check_late(headers: Iterable[Dataset], placed_by: Mapping[str, str]) -> None:
+    """Check that late instances say of themselves what those said by which their series was placed.
+
+    The configuration of today is not asked: it may have changed, and the series has its place.
+
+    Raises:
+        Unplaceable: one differs; the text names the field and both values.
+    """
+    for header in headers:
+        for field, value in placed_by.items():
+            late = field_text(header, field)
+            if late != value:
+                raise Unplaceable(
+                    f"late instance {header.get('SOPInstanceUID', '?')} differs from its series:"
+                    f" {field} is {late!r}, not {value!r}"
+                )
 
 
 def directory_name(number: object, description: str) -> str:

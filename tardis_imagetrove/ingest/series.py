@@ -28,7 +28,7 @@ from ..models import (
 )
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..spool import Spool, SpooledFile, file_sha256, is_uid
-from .placement import Placement, Rule, directory_name, place_all
+from .placement import Placement, Rule, check_late, directory_name, place_all
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,12 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     if not files:
         return []
     site_rules = rules()
-    arrived, unreadable = _read(files, series_uid, set().union(*(rule.fields() for rule in site_rules)))
+    series, _ = Series.objects.get_or_create(series_uid=series_uid)
+    fields = set(series.placed_by).union(*(rule.fields() for rule in site_rules))
+    arrived, unreadable = _read(files, series_uid, fields)
     if not arrived:
         raise PermanentError("cannot be read: " + "; ".join(unreadable))
 
-    series, _ = Series.objects.get_or_create(series_uid=series_uid)
     ledger = {
         (uid, sha256): archive_id
         for uid, sha256, archive_id in series.instances.values_list(
@@ -116,10 +117,12 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     new = {item.identity: item for item in arrived if item.identity not in ledger}
     if new:
         _describe(series, arrived[0].header, Series.State.INGESTING)
-        placement = place_all((item.header for item in arrived), site_rules)
-        configuration = InstrumentConfiguration.objects.get(pk=placement.rule_id)
-        _locate(series, placement, configuration, arrived[0].header)
-        _archive(series, configuration, list(new.values()), filter_names, scratch)
+        headers = [item.header for item in arrived]
+        if series.dataset_key is None or series.configuration is None:
+            _locate(series, place_all(headers, site_rules), arrived[0].header)
+        else:
+            check_late(headers, series.placed_by)
+        _archive(series, list(new.values()), filter_names, scratch)
     # From here on every file that was read is in a verified archive.
     spool.discard(series_uid, [item.file for item in arrived])
 
@@ -153,23 +156,23 @@ def _describe(series: Series, header: Dataset, state: Series.State) -> None:
     series.save()
 
 
-def _locate(
-    series: Series, placement: Placement, configuration: InstrumentConfiguration, header: Dataset
-) -> None:
+def _locate(series: Series, placement: Placement, header: Dataset) -> None:
     """Give the series its dataset and its directory there.
 
     Raises:
-        PermanentError: earlier instances of the series went to another dataset.
+        PermanentError: the series has a dataset, whose instrument is gone, and would get another now.
     """
-    if series.dataset_key is not None:
-        if series.dataset_key.key != placement.dataset_key:
-            raise PermanentError(
-                "late instances belong elsewhere than the series, by their fields or because the instrument's"
-                f" configuration has changed: now {placement.experiment_title!r} / {placement.dataset_title!r}"
-                f" for {placement.group or 'the owner alone'}"
-            )
-        return
+    if series.dataset_key is not None and series.dataset_key.key != placement.dataset_key:
+        raise PermanentError(
+            "late instances cannot join their series: its instrument's configuration was removed, and by the"
+            f" present ones they belong to {placement.experiment_title!r} / {placement.dataset_title!r}"
+        )
+    configuration = InstrumentConfiguration.objects.get(pk=placement.rule_id)
     series.configuration, series.project = configuration, placement.group
+    series.placed_by = dict(placement.fields)
+    if series.dataset_key is not None:
+        series.save()
+        return
     series.dataset_key = _dataset_key(placement, configuration, header)
     number = header.get("SeriesNumber")
     wanted = directory_name("" if number is None else number, series.description)
@@ -227,13 +230,13 @@ def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the t
 
 def _archive(
     series: Series,
-    configuration: InstrumentConfiguration,
     new: list[Arrived],
     filter_names: Sequence[str],
     scratch: Path,
 ) -> None:
     """Store all instances of the series, old and new, as its next archive, and record it."""
     portal = mytardis()
+    configuration = series.configuration
     former = series.archives.order_by("-version").first()
     record = FileRecord(
         dataset_id=series.dataset_key.dataset_id,

@@ -247,6 +247,14 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "placed_by",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text="The DICOM fields, and their values, by which it was placed; late instances must have the same.",
+                    ),
+                ),
+                (
                     "directory",
                     models.CharField(
                         blank=True, help_text="The series' own directory in its dataset.", max_length=255

@@ -122,6 +122,44 @@ def test_other_bytes_under_the_same_uid_are_both_kept_and_said(spool, scratch, c
     assert "1 SOPInstanceUID came with different contents" in Series.objects.get().reason
 
 
+def test_a_late_slice_joins_its_series_although_the_titles_were_configured_anew(
+    spool, scratch, configuration, tmp_path
+):
+    paths = phantom(tmp_path / "in")
+    uid = series_uid(paths[0])
+    deliver(spool, *paths[:-1])
+    ingest_series(spool, uid, (), scratch)
+    configuration.dataset_title = ["StudyDescription"]
+    configuration.save()
+    deliver(spool, paths[-1])
+    ingest_series(spool, uid, (), scratch)
+    assert Series.objects.get().state == Series.State.DONE
+    assert Series.objects.get().archives.first().instance_count == len(paths)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_late_instance_of_somebody_else_does_not_join(
+    spool, scratch, configuration, owner, box, tmp_path, removed
+):
+    paths = phantom(tmp_path / "in")
+    uid = series_uid(paths[0])
+    deliver(spool, *paths[:-1])
+    ingest_series(spool, uid, (), scratch)
+    if removed:
+        configuration.delete()
+        configure(owner, storage_box=box)
+    strange = pydicom.dcmread(paths[-1])
+    strange.PatientID = "SOMEBODY-ELSE"
+    strange.save_as(paths[-1])
+    deliver(spool, paths[-1])
+    ingest_series(spool, uid, (), scratch)
+    series = Series.objects.get()
+    assert series.state == Series.State.HELD
+    assert "SOMEBODY-ELSE" in series.reason
+    assert series.archives.get().instance_count == len(paths) - 1
+    assert len(spool.files(uid)) == 1
+
+
 def test_series_of_one_title_share_a_dataset_each_in_its_own_directory(
     spool, scratch, configuration, tmp_path
 ):
