@@ -1,0 +1,111 @@
+"""``manage.py imagetrove_status``: how the site stands, for operators and for monitoring."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import DatabaseError
+
+from ...models import FilterRun, Series
+from ...status import ATTENTION, Records, SpoolStatus, look_at_records, look_at_spool
+from ...tasks import open_spool
+
+
+class Command(BaseCommand):
+    help = (
+        "How the received series stand: counts, what waits or is held and why, filters that failed, the spool. "
+        "Ends with status 0 if all is well, with 1 if a series is held, a filter has failed, or the spool or the "
+        "database cannot be asked. What waits goes on by itself and is no failure."
+    )
+    requires_system_checks = []  # it is for when something is wrong
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="for programs: one JSON object")
+        parser.add_argument(
+            "--state",
+            action="append",
+            choices=Series.State.values,
+            help="list the series in this state (may be given again; default: held and waiting)",
+        )
+
+    def handle(self, *, json: bool, state: list[str] | None, **options: object) -> None:
+        try:
+            spool = look_at_spool(open_spool())
+        except ImproperlyConfigured as error:
+            spool = SpoolStatus(folder="", problem=str(error))
+        records, problem = None, ""
+        try:
+            records = look_at_records(state or ATTENTION)
+        except DatabaseError as error:
+            problem = str(error).strip() or type(error).__name__
+        well = bool(
+            records and not records.series[Series.State.HELD] and not records.failed and not spool.problem
+        )
+        if json:
+            self._write_json(spool, records, problem, well)
+        else:
+            self._write_text(spool, records, problem)
+        if not well:
+            raise SystemExit(1)
+
+    def _write_json(self, spool: SpoolStatus, records: Records | None, problem: str, well: bool) -> None:
+        said = {
+            "well": well,
+            "spool": {
+                **asdict(spool),
+                "oldest_since": _time(spool.oldest_since).isoformat() if spool.files else None,
+            },
+            "database_problem": problem,
+            **(asdict(records) if records else {}),
+        }
+        self.stdout.write(json.dumps(said, indent=2, ensure_ascii=False))
+
+    def _write_text(self, spool: SpoolStatus, records: Records | None, problem: str) -> None:
+        write = self.stdout.write
+        if spool.problem:
+            write(f"Spool: {spool.problem}")
+        else:
+            write(
+                f"Spool {spool.folder}: {spool.files} files of {spool.series} series, {_size(spool.bytes)};"
+                f" room for {_size(spool.free_bytes)}"
+            )
+        if spool.files:
+            age = datetime.now(timezone.utc) - _time(spool.oldest_since)
+            write(f"  waiting longest: {spool.oldest_series}, for {_duration(age)}")
+        if records is None:
+            write(f"Database: cannot be asked: {problem}")
+            return
+        write(f"Series: {_counts(records.series, Series.State)}")
+        write(f"Filter runs: {_counts(records.filter_runs, FilterRun.State)}")
+        for one in records.listed:
+            write(f"{one.state} {one.series_uid} {one.description}\n    {one.reason or '(no reason)'}")
+        for run in records.failed:
+            write(f"failed {run.series_uid} {run.description}\n    {run.filter}: {run.reason}")
+
+
+def _counts(by_state: dict[str, int], states: type[Series.State] | type[FilterRun.State]) -> str:
+    said = [f"{by_state[state]} {state}" for state in states.values if by_state[state]]
+    return ", ".join(said) or "none"
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _duration(time: timedelta) -> str:
+    minutes = max(0, int(time.total_seconds() // 60))
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if abs(count) >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

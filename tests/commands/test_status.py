@@ -1,0 +1,168 @@
+"""``imagetrove_status``: what an operator and a monitor are told of a site, also when parts of it are away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from tardis_imagetrove.ingest.series import ingest_series, note
+from tardis_imagetrove.models import Archive, FilterRun, Series
+
+from ..conftest import deliver, phantom, series_uid
+from ..site import HOST, REPOSITORY
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def site(spool, settings, owner):
+    settings.IMAGETROVE = {"SPOOL": str(spool.root), "SPOOL_RESERVE_MIB": 0}
+    return spool
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """The command's status and what it wrote."""
+    out = StringIO()
+    try:
+        call_command("imagetrove_status", *arguments, stdout=out)
+    except SystemExit as end:
+        return end.code, out.getvalue()
+    return 0, out.getvalue()
+
+
+def ingested(spool, scratch, folder, **kwargs) -> Series:
+    paths = phantom(folder, slices=2, **kwargs)
+    deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), ("nifti", "metadata"), scratch)
+    return Series.objects.get(series_uid=series_uid(paths[0]))
+
+
+def test_an_empty_site_is_well(site):
+    code, said = run()
+    assert code == 0
+    assert "0 files of 0 series, 0 bytes" in said
+    assert "Series: none\nFilter runs: none\n" in said
+
+
+def test_a_spool_that_was_never_used_is_well_and_is_not_made(site, settings, tmp_path):
+    settings.IMAGETROVE = {"SPOOL": str(tmp_path)}
+    assert run()[0] == 0
+    assert not (tmp_path / "series").exists()
+
+
+def test_what_waits_is_listed_and_is_no_failure(site, tmp_path):
+    paths = phantom(tmp_path / "in", slices=3)
+    deliver(site, *paths)
+    uid = series_uid(paths[0])
+    note(uid, Series.State.WAITING, "storage box full: no space")
+    code, said = run()
+    assert code == 0
+    assert f"3 files of 1 series, {sum(path.stat().st_size for path in paths) / 1024:.1f} KiB" in said
+    assert f"waiting longest: {uid}, for 0 min" in said
+    assert "Series: 1 waiting" in said
+    assert f"waiting {uid} \n    storage box full: no space\n" in said
+
+
+def test_what_is_held_and_what_failed_end_with_status_one(site, configuration, scratch, tmp_path):
+    note("1.2.3", Series.State.HELD, "matches no instrument")
+    code, said = run()
+    assert code == 1
+    assert "held 1.2.3 \n    matches no instrument" in said
+    Series.objects.all().delete()
+
+    series = ingested(site, scratch, tmp_path / "in")
+    assert run()[0] == 0  # filters that wait their turn
+    FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED, reason="no dcm2niix")
+    code, said = run()
+    assert code == 1
+    assert "Filter runs: 1 queued, 1 failed" in said
+    assert f"failed {series.series_uid} t1_phantom_oblique\n    nifti: no dcm2niix" in said
+
+
+def test_a_failure_on_a_former_version_is_over(site, configuration, scratch, tmp_path):
+    paths = phantom(tmp_path / "in", slices=3)
+    uid = series_uid(paths[0])
+    for some in (paths[:2], paths[2:]):
+        deliver(site, *some)
+        ingest_series(site, uid, ("nifti",), scratch)
+    assert Archive.objects.count() == 2
+    FilterRun.objects.filter(archive__version=1).update(state=FilterRun.State.FAILED)
+    code, said = run()
+    assert code == 0
+    assert "Filter runs: 1 queued\n" in said
+
+
+def test_json_holds_the_same_for_programs(site, configuration, scratch, tmp_path):
+    series = ingested(site, scratch, tmp_path / "in")
+    FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED, reason="näh")
+    waiting = phantom(tmp_path / "more", slices=2)
+    deliver(site, *waiting)
+    note(series_uid(waiting[0]), Series.State.HELD, "why")
+    code, said = run("--json")
+    found = json.loads(said)
+    assert (code, found["well"], found["database_problem"]) == (1, False, "")
+    assert found["series"] | {"held": 1, "converting": 1} == found["series"]
+    assert found["series"].keys() == set(Series.State.values)
+    assert found["filter_runs"] | {"queued": 1, "failed": 1} == found["filter_runs"]
+    assert found["listed"] == [
+        {"series_uid": series_uid(waiting[0]), "description": "", "state": "held", "reason": "why"}
+    ]
+    assert found["failed"] == [
+        {
+            "series_uid": series.series_uid,
+            "description": "t1_phantom_oblique",
+            "filter": "nifti",
+            "reason": "näh",
+        }
+    ]
+    spool = found["spool"]
+    assert (spool["files"], spool["series"], spool["oldest_series"]) == (2, 1, series_uid(waiting[0]))
+    assert spool["bytes"] == sum(path.stat().st_size for path in waiting)
+    assert spool["free_bytes"] > 0 and spool["oldest_since"].endswith("+00:00")
+
+
+def test_the_states_to_list_may_be_chosen(site):
+    note("1.2.3", Series.State.HELD, "h")
+    note("1.2.4", Series.State.WAITING, "w")
+    Series.objects.create(series_uid="1.2.5", state=Series.State.DONE)
+    listed = [
+        one["series_uid"]
+        for one in json.loads(run("--json", "--state", "done", "--state", "held")[1])["listed"]
+    ]
+    assert listed == ["1.2.5", "1.2.3"]
+
+
+def test_with_the_database_away_the_spool_is_still_told(site, tmp_path):
+    deliver(site, *phantom(tmp_path / "in", slices=2))
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "IMAGETROVE_TEST_DATABASE": str(tmp_path / "no" / "such" / "database"),
+        "IMAGETROVE_TEST_SETTINGS": json.dumps({"SPOOL": str(site.root), "SPOOL_RESERVE_MIB": 0}),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), HOST]),
+    }
+    command = [sys.executable, "-m", "django", "imagetrove_status"]
+    done = subprocess.run([*command, "--json"], cwd=HOST, env=environment, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["well"], found["spool"]["files"]) == (1, False, 2)
+    assert "unable to open database file" in found["database_problem"]
+    done = subprocess.run(command, cwd=HOST, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "2 files of 1 series" in done.stdout
+    assert "Database: cannot be asked: unable to open database file" in done.stdout
+
+
+@pytest.mark.parametrize("folder", [None, "/nowhere/at/all"])
+def test_without_a_spool_the_records_are_still_told(site, settings, folder):
+    settings.IMAGETROVE = {"SPOOL": folder}
+    note("1.2.4", Series.State.WAITING, "w")
+    code, said = run()
+    assert code == 1
+    assert ("is not set" if folder is None else folder) in said
+    assert "Series: 1 waiting" in said
