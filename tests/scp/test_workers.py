@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -22,8 +23,16 @@ def workers_of(pid: int) -> set[int]:
     """The worker processes of a receiver's process."""
     found = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found |= {int(child) for child in (task / "children").read_text().split()}
-    return {child for child in found if b"scp.worker" in Path(f"/proc/{child}/cmdline").read_bytes()}
+        with contextlib.suppress(OSError):  # threads and processes come and go
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return {child for child in found if _is_running(child) and b"scp.worker" in _command_line(child)}
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def threads_of(pid: int) -> int:
@@ -143,7 +152,8 @@ def test_a_receiver_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_
                     peer.socket.sendall(p_data(1, 3, store_command(MR, uid)) + p_data(1, 0, mr_dataset(uid)))
                     process.kill()
                     for child in children:
-                        os.kill(child, signal.SIGKILL)
+                        with contextlib.suppress(ProcessLookupError):  # it had nothing to finish
+                            os.kill(child, signal.SIGKILL)
                 try:
                     assert peer.store(uid, mr_dataset(uid)).status == 0
                 except (Ended, OSError):
@@ -151,6 +161,7 @@ def test_a_receiver_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_
                 acknowledged.append(uid)
         process.wait()
         process.stdout.close()
+        until(lambda children=children: not any(map(_is_running, children)))
     spool = Spool(root)
     spool.prepare()
     kept = {file.sop_instance_uid: file.path for uid in spool.series_uids() for file in spool.files(uid)}
@@ -174,13 +185,13 @@ def test_workers_leave_when_their_receiver_is_killed(tmp_path):
     process.kill()
     process.wait()
     process.stdout.close()
-    until(lambda: not any(Path(f"/proc/{child}/fd").exists() and _is_running(child) for child in children))
+    until(lambda children=children: not any(map(_is_running, children)))
 
 
 def _is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
