@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "tardis_imagetrove/__init__.py").read_text()).group(1)
 
-CONVERTERS = ["dcm2niix>=1.0.20220715", "pylibjpeg[all]>=2.0"]
+CONVERTERS = ["dcm2niix>=1.0.20220715", "isal>=1.1", "pylibjpeg[all]>=2.0"]
 S3 = ["boto3>=1.18"]
 # What the embedded host needs beside the package; a real MyTARDIS brings its own.
 DEVHOST = ["Django>=4.2,<5.0", "django-tastypie>=0.14.6"]

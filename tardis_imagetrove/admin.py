@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from .errors import RetriableError
 from .filters import registry
-from .models import Archive, FilterRun, InstrumentConfiguration, Series
+from .models import Archive, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from .rapidconnect.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
 
@@ -32,7 +32,9 @@ class PairsField(LinesField):
     """Name/value pairs, one ``Name = value`` a line."""
 
     def prepare_value(self, value: object) -> object:
-        return super().prepare_value([" = ".join(pair) for pair in value] if isinstance(value, list) else value)
+        return super().prepare_value(
+            [" = ".join(pair) for pair in value] if isinstance(value, list) else value
+        )
 
     def to_python(self, value: object) -> list[list[str]]:
         pairs = []
@@ -48,14 +50,16 @@ class InstrumentConfigurationForm(forms.ModelForm):
     instrument = PairsField(
         help_text="DICOM fields and the values that must all hold, one a line: ManufacturerModelName = Skyra"
     )
-    experiment_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
+    experiment_title = LinesField(
+        help_text="DICOM fields, one a line, whose values joined by / make the title."
+    )
     dataset_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
     default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
     filters = LinesField(required=False, help_text="Conversion filters to run, one a line; none means all.")
 
     class Meta:
         model = InstrumentConfiguration
-        exclude = ()
+        fields = "__all__"  # noqa: DJ007 (the fieldsets say which)
 
     def clean_filters(self) -> list[str]:
         names = self.cleaned_data["filters"]
@@ -94,6 +98,18 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
         ),
         ("Conversion", {"fields": ("quiet_seconds", "filters")}),
     )
+
+
+@admin.register(ProjectGroup)
+class ProjectGroupAdmin(admin.ModelAdmin):
+    """Adding a group here says that its members may be shown the scans of the project of that name."""
+
+    list_display = ("group", "created")
+    search_fields = ("group__name",)
+    autocomplete_fields = ("group",)
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
 
 
 class ReadOnly:

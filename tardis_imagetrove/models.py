@@ -156,6 +156,22 @@ class InstrumentConfiguration(models.Model):
             problem(name, f"{error}.")
 
 
+class ProjectGroup(models.Model):
+    """A group that may be shown its project's scans: ingest made it, or an administrator stands for it.
+
+    Any user of MyTARDIS may make a group of any name, so a name alone is no reason to trust it.
+    """
+
+    group = models.OneToOneField("auth.Group", on_delete=models.CASCADE, related_name="+")
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("group__name",)
+
+    def __str__(self) -> str:
+        return self.group.name
+
+
 class ExperimentKey(models.Model):
     """What identifies an experiment to ingest, whatever its title is edited to later."""
 

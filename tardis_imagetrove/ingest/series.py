@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from django.contrib.auth.models import Group
 from django.db import DatabaseError, IntegrityError, transaction
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -24,6 +25,7 @@ from ..models import (
     FilterRun,
     Instance,
     InstrumentConfiguration,
+    ProjectGroup,
     Series,
 )
 from ..mytardis import FileRecord, MyTardis, mytardis
@@ -187,6 +189,25 @@ def _locate(series: Series, placement: Placement, header: Dataset) -> None:
     raise PermanentError(f"no free directory for {wanted!r} in dataset {series.dataset_key.dataset_id}")
 
 
+def _project_group(portal: MyTardis, name: str) -> int:
+    """Id of the project's group, made if it does not exist.
+
+    Raises:
+        PermanentError: a user has made a group of that name, and no administrator stands for it.
+    """
+    with transaction.atomic():
+        group, made = Group.objects.get_or_create(name=name)
+        if not made and not ProjectGroup.objects.filter(group=group).exists():
+            admins = portal.group_admins(group.pk)
+            if admins:
+                raise PermanentError(
+                    f"the group {name!r} is managed by {', '.join(admins)}, who may have made it to see these scans;"
+                    " an administrator must add it under ImageTrove, Project groups, or rename it"
+                )
+        ProjectGroup.objects.get_or_create(group=group)
+    return group.pk
+
+
 def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, header: Dataset) -> DatasetKey:
     """The dataset's key, with dataset and experiment made if they are new.
 
@@ -194,7 +215,7 @@ def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, h
     the other's.
     """
     portal = mytardis()
-    group_id = portal.group(placement.group) if placement.group else None
+    group_id = _project_group(portal, placement.group) if placement.group else None
     institution = field_text(header, "InstitutionName") or configuration.default_institution_name
 
     def experiment() -> ExperimentKey:

@@ -19,7 +19,7 @@ from django.db.models import Count, F, Max
 
 from ..dicom import read_header
 from ..errors import ImageTroveError, RetriableError
-from ..models import FilterRun, InstrumentConfiguration, Series
+from ..models import FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..spool import Spool
 from .placement import Unplaceable, match
 from .series import note, rules
@@ -93,8 +93,11 @@ class Watcher:
     # Series
 
     def _reconfigured(self) -> bool:
-        """Whether an instrument was changed since the last look: what is held may match now."""
-        now = InstrumentConfiguration.objects.aggregate(Count("pk"), Max("modified"))
+        """Whether an administrator has changed what series are held by since the last look."""
+        now = (
+            InstrumentConfiguration.objects.aggregate(Count("pk"), Max("modified")),
+            ProjectGroup.objects.aggregate(Max("pk")),
+        )
         changed, self._configured = self._configured not in (None, now), now
         return changed
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.files import File
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -178,10 +178,26 @@ class MyTardis(ABC):
     def may_download_datafile(request: HttpRequest, datafile_id: int) -> bool:
         """What MyTARDIS asks before it hands out a file's bytes."""
 
+    @abstractmethod
+    def viewable_datafiles(
+        self, request: HttpRequest, dataset_id: int, datafile_ids: Iterable[int]
+    ) -> frozenset[int]:
+        """Those files of a dataset that ``request.user``, who may see the dataset, may know of."""
+
+    @abstractmethod
+    def downloadable_datafiles(
+        self, request: HttpRequest, dataset_id: int, datafile_ids: Iterable[int]
+    ) -> frozenset[int]:
+        """Those files of a dataset for which :meth:`may_download_datafile` holds, in few queries."""
+
     @staticmethod
-    def group(name: str) -> int:
-        """Id of the group of that name, made if it does not exist."""
-        return Group.objects.get_or_create(name=name)[0].pk
+    def may_see_sensitive(request: HttpRequest, dataset_id: int) -> bool:
+        """Whether the user may see parameters that are marked as sensitive, where the flavour marks them."""
+        return True
+
+    @abstractmethod
+    def group_admins(self, group_id: int) -> list[str]:
+        """Names of the users who are no staff and may manage the group, as whoever makes one in MyTARDIS may."""
 
     # Experiments and datasets
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
 from functools import cache
 
@@ -24,6 +25,12 @@ def mytardis() -> MyTardis:
 
 class ObjectAclMyTardis(MyTardis):
     """MyTARDIS 4.7: one ``ObjectACL`` model; datasets and files follow their experiment."""
+
+    def group_admins(self, group_id: int) -> list[str]:
+        from tardis.tardis_portal.models import GroupAdmin
+
+        admins = GroupAdmin.objects.filter(group_id=group_id, user__is_staff=False)
+        return list(admins.order_by("user__username").values_list("user__username", flat=True))
 
     def grant_experiment(self, experiment_id: int, owner_id: int, group_id: int | None) -> None:
         from django.contrib.contenttypes.models import ContentType
@@ -80,6 +87,19 @@ class ObjectAclMyTardis(MyTardis):
 
         return has_datafile_download_access(request, datafile_id)
 
+    def viewable_datafiles(
+        self, request: HttpRequest, dataset_id: int, datafile_ids: Iterable[int]
+    ) -> frozenset[int]:
+        return frozenset(datafile_ids)
+
+    def downloadable_datafiles(
+        self, request: HttpRequest, dataset_id: int, datafile_ids: Iterable[int]
+    ) -> frozenset[int]:
+        from tardis.tardis_portal.auth.decorators import has_dataset_download_access
+
+        allowed = has_dataset_download_access(request, dataset_id)
+        return frozenset(datafile_ids) if allowed else frozenset()
+
 
 #: What the owner and a group that may read are given; ownership types are ACL.OWNER_OWNED and SYSTEM_OWNED.
 _OWNER = {
@@ -96,6 +116,19 @@ _READER = {"canRead": True, "canDownload": True, "aclOwnershipType": 2}
 
 class TypedAclMyTardis(MyTardis):
     """MyTARDIS 5.0: a model of access rights for each of experiment, dataset and file, and projects."""
+
+    def group_admins(self, group_id: int) -> list[str]:
+        from tardis.tardis_portal.models import GroupAdmin
+
+        admins = GroupAdmin.objects.filter(group_id=group_id).select_related("admin_user", "admin_group")
+        return sorted(
+            [
+                admin.admin_user.username
+                for admin in admins
+                if admin.admin_user and not admin.admin_user.is_staff
+            ]
+            + [f"the group {admin.admin_group.name}" for admin in admins if admin.admin_group]
+        )
 
     @property
     def _per_object(self) -> bool:
@@ -159,6 +192,31 @@ class TypedAclMyTardis(MyTardis):
         from tardis.tardis_portal.auth.decorators import has_download_access
 
         return has_download_access(request, datafile_id, "datafile")
+
+    def viewable_datafiles(
+        self, request: HttpRequest, dataset_id: int, datafile_ids: Iterable[int]
+    ) -> frozenset[int]:
+        from tardis.tardis_portal.auth.decorators import has_access
+
+        if self._per_object:
+            return frozenset(pk for pk in datafile_ids if has_access(request, pk, "datafile"))
+        return frozenset(datafile_ids)
+
+    def downloadable_datafiles(
+        self, request: HttpRequest, dataset_id: int, datafile_ids: Iterable[int]
+    ) -> frozenset[int]:
+        from tardis.tardis_portal.auth.decorators import has_download_access
+
+        if self._per_object:
+            return frozenset(pk for pk in datafile_ids if has_download_access(request, pk, "datafile"))
+        allowed = has_download_access(request, dataset_id, "dataset")
+        return frozenset(datafile_ids) if allowed else frozenset()
+
+    @staticmethod
+    def may_see_sensitive(request: HttpRequest, dataset_id: int) -> bool:
+        from tardis.tardis_portal.auth.decorators import has_sensitive_access
+
+        return has_sensitive_access(request, dataset_id, "dataset")
 
     def join_project(self, experiment_id: int, owner_id: int, group_id: int) -> None:
         if not apps.is_installed("tardis.apps.projects"):

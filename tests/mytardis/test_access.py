@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Series
+from tardis_imagetrove.models import ProjectGroup, Series
 
 from ..conftest import configure, deliver, phantom, series_uid
 
@@ -94,3 +94,42 @@ def test_the_experiment_joins_the_project_of_that_name(spool, scratch, projects,
         "Project 54321": 1,
     }
     assert {project.principal_investigator for project in Project.objects.all()} == {owner}
+
+
+def self_made_group(django_user_model, name: str) -> Client:
+    """A user without any rights has made a group in MyTARDIS's own pages, and so manages it."""
+    from tardis.tardis_portal.models import GroupAdmin
+
+    visitor = person(django_user_model, "squatter", name)
+    squatter = django_user_model.objects.get(username="squatter")
+    who = "user" if hasattr(GroupAdmin, "user") else "admin_user"
+    GroupAdmin.objects.create(group=Group.objects.get(name=name), **{who: squatter})
+    return visitor
+
+
+def test_a_group_that_a_user_made_is_not_shown_a_projects_scans(
+    spool, scratch, projects, django_user_model, tmp_path
+):
+    from tardis.tardis_portal.models import Experiment
+
+    self_made_group(django_user_model, "Project 12345")
+    series = ingest(spool, scratch, tmp_path / "in", "12345^Smith")
+    assert series.state == Series.State.HELD
+    assert "'Project 12345' is managed by squatter" in series.reason
+    assert not Experiment.objects.exists()
+    assert len(spool.files(series.series_uid)) == 2
+
+
+def test_an_administrator_can_stand_for_such_a_group(spool, scratch, projects, django_user_model, tmp_path):
+    member = self_made_group(django_user_model, "Project 12345")
+    ProjectGroup.objects.create(group=Group.objects.get(name="Project 12345"))
+    series = ingest(spool, scratch, tmp_path / "in", "12345^Smith")
+    assert sees(member, series) == (True, True, True)
+
+
+def test_a_group_made_by_ingest_may_be_managed_by_its_members_later(
+    spool, scratch, projects, django_user_model, tmp_path
+):
+    ingest(spool, scratch, tmp_path / "first", "12345^Smith")
+    self_made_group(django_user_model, "Project 12345")
+    assert ingest(spool, scratch, tmp_path / "second", "12345^Smith").state == Series.State.DONE
