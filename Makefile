@@ -1,4 +1,5 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both need Python 3.10 or newer and nothing else.
+# Two commands for a newcomer: `make demo` and `make test`. Both need Python 3.10 or newer and nothing else;
+# with npm, the dataset page gets its viewer as well.
 PYTHON ?= python3
 PORT ?= 8000
 SCP_PORT ?= 4242
@@ -6,10 +7,11 @@ ONCE ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: demo test send lint clean
+.PHONY: demo test send lint viewer viewer-if-possible clean
 
-demo: $(INSTALLED)
+demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
 
 test: $(INSTALLED)
@@ -22,8 +24,23 @@ send: $(INSTALLED)
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
+# NiiVue, for the dataset page; a wheel that is built afterwards holds it.
+viewer: $(NIIVUE)/niivue.umd.js
+
+viewer-if-possible:
+	@command -v npm >/dev/null || { echo "Without npm the dataset page has pictures, and no viewer."; exit 0; }; \
+	$(MAKE) --no-print-directory viewer || echo "The viewer could not be fetched; the dataset page has pictures."
+
+$(NIIVUE)/niivue.umd.js: package.json package-lock.json
+	@echo "Fetching the viewer by npm (once) ..."
+	@npm ci --silent --ignore-scripts --no-audit --no-fund --omit=dev --omit=optional
+	@mkdir -p $(NIIVUE)
+	@for file in docs/licences/niivue.txt node_modules/*/LICENSE* node_modules/@*/*/LICENSE*; do \
+		printf '\n== %s\n\n' "$$file"; cat "$$file"; done > $(NIIVUE)/LICENCES.txt
+	@cp node_modules/@niivue/niivue/dist/niivue.umd.js $@.part && mv $@.part $@
+
 clean:
-	rm -rf $(VENV) .demo .demo-once
+	rm -rf $(VENV) .demo .demo-once node_modules $(NIIVUE)
 
 $(INSTALLED): setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version.split()[0] + " (choose another by PYTHON=...)")'

@@ -166,7 +166,7 @@ RAPID_CONNECT_CONFIG = {
 # Pages an app may replace
 INDEX_VIEWS = {}
 LOGIN_VIEWS = {}
-DATASET_VIEWS = []
+DATASET_VIEWS = [("http://example.edu/schema/2$", "tardis_imagetrove.views.DatasetPage")]
 EXPERIMENT_VIEWS = []
 USER_MENU_MODIFIERS = []
 RENDER_IMAGE_SIZE_LIMIT = 0

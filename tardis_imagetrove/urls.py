@@ -8,4 +8,6 @@ app_name = "tardis_imagetrove"
 
 urlpatterns = [
     path("", views.SeriesListView.as_view(), name="index"),
+    # The same page as through DATASET_VIEWS, for datasets that have no parameter set yet.
+    path("dataset/<int:dataset_id>/", views.DatasetPage.as_view(), name="dataset"),
 ]

@@ -1,0 +1,365 @@
+"""What a dataset's page shows of its series, gathered in a number of queries that does not grow with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.http import HttpRequest
+
+from .errors import PermanentError
+from .filters import registry
+from .models import Archive, FilterOutput, FilterRun, Instance, Series
+from .mytardis import mytardis
+from .mytardis.reading import (
+    Fact,
+    StoredFile,
+    dataset_facts,
+    stored_files,
+    thumbnail_url,
+    verified_datafiles,
+)
+
+THUMBNAIL = (120, 60)
+"""Width and height, in pixels, that a thumbnail in the list of series fits into."""
+
+DICOM = "DICOM"
+KINDS = (DICOM, "NIfTI", "Sidecar", "Gradients", "MINC", "Picture")
+"""The order of downloads; kinds of a site's own filters come after them."""
+
+UIDS = ("SeriesInstanceUID", "Series")
+"""Parameters that are shown after the others: they tell the series apart and nothing of the acquisition."""
+
+_UNITS = {"deg": "°", "s/mm^2": "s/mm²"}
+
+_UNFINISHED_SERIES = {
+    Series.State.RECEIVING: "More files of this series are arriving.",
+    Series.State.INGESTING: "Files of this series are being archived. Load the page again to see them.",
+    Series.State.WAITING: "Files of this series wait to be archived; that goes on by itself.",
+    Series.State.HELD: "More files of this series arrived than could be placed here. They are kept, "
+    "for the facility to look at; what is archived is not affected.",
+    Series.State.CONVERTING: "It is being converted. Load the page again to see what came of it.",
+}
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How a series or a filter run stands: ``state`` for the looks, ``label`` in words."""
+
+    state: str
+    label: str
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """A series in the list of a dataset's series; ``thumbnail`` is an address or empty."""
+
+    id: int
+    title: str
+    directory: str
+    modality: str
+    stand: Stand
+    thumbnail: str
+
+
+@dataclass(frozen=True)
+class ShownFact:
+    """A parameter as it is read: ``value`` is text or an aware date."""
+
+    label: str
+    value: str | datetime
+    units: str
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that came of a series.
+
+    Attributes:
+        size: bytes.
+        url: MyTARDIS's own address for it; empty if it is not to be had.
+        why_not: why it is not, in words; empty if it is.
+    """
+
+    kind: str
+    filename: str
+    size: int
+    url: str
+    why_not: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What one filter made of the newest archive, or why it did not."""
+
+    title: str
+    stand: Stand
+    reason: str
+    converter: str
+    version: str
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image that the viewer can open; ``doubtful`` if its conversion was partial."""
+
+    label: str
+    filename: str
+    size: int
+    url: str
+    doubtful: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG of the series; ``view_url`` opens it by itself and may be empty."""
+
+    url: str
+    view_url: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """An archive that late instances have superseded, and what was made of it."""
+
+    number: int
+    created: datetime
+    downloads: tuple[Download, ...]
+
+
+@dataclass(frozen=True)
+class ChosenSeries:
+    """The one series that is shown in full.
+
+    Attributes:
+        version, instances, archived: of its newest archive; 0 and None while it has none.
+        notes: what somebody who uses the files must know.
+        reason: why it stands as it does, for staff only: ingest's words may name other people's titles.
+    """
+
+    line: SeriesLine
+    uid: str
+    version: int
+    instances: int
+    archived: datetime | None
+    notes: tuple[str, ...]
+    reason: str
+    facts: tuple[ShownFact, ...]
+    conversions: tuple[Conversion, ...]
+    volumes: tuple[Volume, ...]
+    picture: Picture | None
+    downloads: tuple[Download, ...]
+    older: tuple[Version, ...]
+
+
+@dataclass(frozen=True)
+class DatasetPage:
+    """All series of a dataset in lines, and one of them in full; ``summary`` counts how they stand."""
+
+    lines: tuple[SeriesLine, ...]
+    summary: tuple[tuple[Stand, int], ...]
+    chosen: ChosenSeries | None
+    may_download: bool
+
+
+def gather(request: HttpRequest, dataset_id: int, wanted: str, may_download: bool) -> DatasetPage:
+    """What the page of a dataset shows to ``request.user``, who may see it.
+
+    Args:
+        wanted: id of the series to show in full; anything else is the first of the dataset.
+        may_download: what MyTARDIS says of the dataset as a whole.
+    """
+    found = list(Series.objects.filter(dataset_key__dataset=dataset_id).order_by("directory", "pk"))
+    thumbnails = _thumbnails(dataset_id) if may_download and len(found) > 1 else {}
+    lines = tuple(
+        SeriesLine(
+            id=series.pk,
+            title=series.description or series.directory,
+            directory=series.directory,
+            modality=series.modality,
+            stand=Stand(series.state, series.get_state_display()),
+            thumbnail=thumbnails.get(series.pk, ""),
+        )
+        for series in found
+    )
+    chosen = None
+    if found:
+        index = next((i for i, series in enumerate(found) if str(series.pk) == wanted), 0)
+        chosen = _chosen(request, dataset_id, found[index], lines[index], may_download)
+    return DatasetPage(
+        lines=lines,
+        summary=tuple(Counter(line.stand for line in lines).most_common()),
+        chosen=chosen,
+        may_download=may_download,
+    )
+
+
+def outputs_of(dataset_id: int):  # noqa: ANN201 (a queryset)
+    """Ids of all files that filters made in a dataset, for use within another query."""
+    return FilterOutput.objects.filter(run__archive__series__dataset_key__dataset=dataset_id).values(
+        "datafile"
+    )
+
+
+def _thumbnails(dataset_id: int) -> dict[int, str]:
+    """Address of a picture of each series, its newest; those without a verified one are left out."""
+    pictures = FilterOutput.objects.filter(
+        kind="Picture", run__archive__series__dataset_key__dataset=dataset_id
+    )
+    verified = verified_datafiles(pictures.order_by().values("datafile"))
+    newest = {
+        series_id: datafile_id
+        for series_id, datafile_id in pictures.order_by("run__archive__version").values_list(
+            "run__archive__series", "datafile"
+        )
+        if datafile_id in verified
+    }
+    return {series_id: thumbnail_url(datafile_id, *THUMBNAIL) for series_id, datafile_id in newest.items()}
+
+
+def _chosen(
+    request: HttpRequest, dataset_id: int, series: Series, line: SeriesLine, may_download: bool
+) -> ChosenSeries:
+    archives = list(series.archives.order_by("-version").prefetch_related("runs__outputs"))
+    newest = archives[0] if archives else None
+    runs = list(newest.runs.all()) if newest else []
+    files = _Files(request, dataset_id, archives, may_download)
+    return ChosenSeries(
+        line=line,
+        uid=series.series_uid,
+        version=newest.version if newest else 0,
+        instances=newest.instance_count if newest else 0,
+        archived=newest.created if newest else None,
+        notes=tuple(_notes(series)),
+        reason=series.reason if request.user.is_staff and series.state in _UNFINISHED_SERIES else "",
+        facts=_facts(request, dataset_id, series.series_uid),
+        conversions=_conversions(runs),
+        volumes=tuple(_volumes(runs, files, series.directory)),
+        picture=next(_pictures(runs, files), None),
+        downloads=files.downloads(newest) if newest else (),
+        older=tuple(
+            Version(archive.version, archive.created, files.downloads(archive)) for archive in archives[1:]
+        ),
+    )
+
+
+class _Files:
+    """The files of a series' archives, with what the visitor may do with each."""
+
+    def __init__(
+        self, request: HttpRequest, dataset_id: int, archives: list[Archive], may_download: bool
+    ) -> None:
+        ids = [datafile_id for archive in archives for _, datafile_id in _made(archive)]
+        portal = mytardis()
+        viewable = portal.viewable_datafiles(request, dataset_id, ids)
+        self._files = {pk: file for pk, file in stored_files(ids).items() if pk in viewable}
+        self._allowed = (
+            portal.downloadable_datafiles(request, dataset_id, viewable) if may_download else frozenset()
+        )
+
+    def to_have(self, datafile_id: int) -> StoredFile | None:
+        """The file, if it is there and the visitor may download it."""
+        file = self._files.get(datafile_id)
+        return file if file and file.verified and file.id in self._allowed else None
+
+    def downloads(self, archive: Archive) -> tuple[Download, ...]:
+        """An archive and what was made of it, by kind."""
+        found = [
+            self._download(kind, self._files[datafile_id])
+            for kind, datafile_id in _made(archive)
+            if datafile_id in self._files
+        ]
+        return tuple(sorted(found, key=lambda item: (_rank(item.kind), item.kind, item.filename)))
+
+    def _download(self, kind: str, file: StoredFile) -> Download:
+        why_not = ""
+        if file.id not in self._allowed:
+            why_not = "not yours to download"
+        elif not file.verified:
+            why_not = "not verified yet"
+        return Download(kind, file.filename, file.size, "" if why_not else file.download_url, why_not)
+
+
+def _made(archive: Archive) -> Iterator[tuple[str, int]]:
+    """Kind and DataFile of the archive itself and of all that came of it."""
+    yield DICOM, archive.datafile_id
+    for run in archive.runs.all():
+        for output in run.outputs.all():
+            yield output.kind, output.datafile_id
+
+
+def _rank(kind: str) -> int:
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
+
+
+def _notes(series: Series) -> Iterator[str]:
+    if series.state in _UNFINISHED_SERIES:
+        yield _UNFINISHED_SERIES[series.state]
+    if series.left_out:
+        yield f"Some files could not be read and are not in the archive: {series.left_out}"
+    conflicts = (
+        Instance.objects.filter(series=series, conflict=True).values("sop_instance_uid").distinct().count()
+    )
+    if conflicts:
+        yield (
+            f"{conflicts} instance{'s' if conflicts > 1 else ''} came more than once with different contents;"
+            " all of them are in the archive."
+        )
+
+
+def _facts(request: HttpRequest, dataset_id: int, series_uid: str) -> tuple[ShownFact, ...]:
+    sensitive = mytardis().may_see_sensitive(request, dataset_id)
+    facts = dataset_facts(dataset_id, "SeriesInstanceUID", series_uid, sensitive)
+    return tuple(shown(fact) for fact in sorted(facts, key=lambda fact: fact.name in UIDS))
+
+
+def shown(fact: Fact) -> ShownFact:
+    """A parameter as it is read: no trailing zeros, signs in place of spelt units."""
+    value = f"{fact.value:.10g}" if isinstance(fact.value, float) else fact.value
+    return ShownFact(fact.label, value, _UNITS.get(fact.units, fact.units))
+
+
+def _conversions(runs: list[FilterRun]) -> tuple[Conversion, ...]:
+    titles, order = _filters()
+    return tuple(
+        Conversion(
+            title=titles.get(run.filter, run.filter),
+            stand=Stand(run.state, run.get_state_display()),
+            reason=run.reason,
+            converter=run.converter,
+            version=run.filter_version,
+            outputs=len(run.outputs.all()),
+        )
+        for run in sorted(runs, key=lambda run: order.get(run.filter, len(order)))
+    )
+
+
+def _filters() -> tuple[dict[str, str], dict[str, int]]:
+    """Titles of this site's filters, and their order; a mistake in the setting is told by a check."""
+    try:
+        filters = registry.load()
+    except PermanentError:
+        return {}, {}
+    return {name: kind.title for name, kind in filters.items()}, {n: i for i, n in enumerate(filters)}
+
+
+def _volumes(runs: list[FilterRun], files: _Files, directory: str) -> Iterator[Volume]:
+    found = [
+        (file, run.state == FilterRun.State.PARTIAL)
+        for run in runs
+        for output in run.outputs.all()
+        if output.kind == "NIfTI" and (file := files.to_have(output.datafile_id))
+    ]
+    for file, doubtful in sorted(found, key=lambda item: item[0].filename):
+        label = file.filename.removeprefix(directory).removesuffix(".nii.gz").strip("_") or "the series"
+        yield Volume(label, file.filename, file.size, file.download_url, doubtful)
+
+
+def _pictures(runs: list[FilterRun], files: _Files) -> Iterator[Picture]:
+    for run in runs:
+        for output in run.outputs.all():
+            if output.kind == "Picture" and (file := files.to_have(output.datafile_id)):
+                yield Picture(file.download_url, file.view_url)

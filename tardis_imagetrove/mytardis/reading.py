@@ -1,0 +1,123 @@
+"""What a page shows of MyTARDIS's own: files with their addresses, and parameters with units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.urls import reverse
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a dataset.
+
+    Attributes:
+        size: bytes.
+        verified: whether MyTARDIS hands it out yet.
+        download_url: MyTARDIS's own address for it, where MyTARDIS asks whether one may have it.
+        view_url: its address to look at in the browser; empty if MyTARDIS does not show the like.
+    """
+
+    id: int
+    filename: str
+    size: int
+    verified: bool
+    download_url: str
+    view_url: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A parameter with its unit; ``value`` is a number, an aware date or text."""
+
+    name: str
+    label: str
+    value: float | datetime | str
+    units: str
+
+
+def stored_files(datafile_ids: Iterable[int] | QuerySet) -> dict[int, StoredFile]:
+    """Files by their ids, in one query; what has been deleted is left out."""
+    from tardis.tardis_portal.models import DataFile, DataFileObject
+
+    copies = DataFileObject.objects.filter(datafile=OuterRef("pk"), verified=True)
+    found = DataFile.objects.filter(pk__in=datafile_ids).annotate(has_verified_copy=Exists(copies))
+    return {
+        datafile.pk: StoredFile(
+            id=datafile.pk,
+            filename=datafile.filename,
+            size=int(datafile.size or 0),
+            verified=datafile.has_verified_copy,
+            download_url=datafile.download_url,
+            view_url=datafile.view_url or "",
+        )
+        for datafile in found
+    }
+
+
+def verified_datafiles(datafile_ids: Iterable[int] | QuerySet) -> frozenset[int]:
+    """Those files that have a verified copy, in one query."""
+    from tardis.tardis_portal.models import DataFileObject
+
+    copies = DataFileObject.objects.filter(datafile__in=datafile_ids, verified=True)
+    return frozenset(copies.values_list("datafile_id", flat=True))
+
+
+def thumbnail_url(datafile_id: int, width: int, height: int) -> str:
+    """The address of a picture made to fit into so many pixels, behind MyTARDIS's check of downloads."""
+    return reverse(
+        "tardis.tardis_portal.iiif.download_image",
+        kwargs={
+            "datafile_id": datafile_id,
+            "region": "full",
+            "size": f"!{width},{height}",
+            "rotation": 0,
+            "quality": "native",
+            "format": "jpg",
+        },
+    )
+
+
+def dataset_facts(dataset_id: int, key: str, value: str, sensitive: bool) -> tuple[Fact, ...]:
+    """Parameters of those sets of a dataset in which ``key`` has ``value``, in MyTARDIS's order.
+
+    Hidden schemas are left out, and so are, unless ``sensitive``, parameters marked as sensitive.
+    """
+    from tardis.tardis_portal.models import DatasetParameter, ParameterName
+
+    sets = DatasetParameter.objects.filter(
+        parameterset__dataset=dataset_id, name__name=key, string_value=value
+    ).values("parameterset")
+    found = DatasetParameter.objects.filter(
+        parameterset__in=sets, parameterset__schema__hidden=False
+    ).select_related("name")
+    if not sensitive and any(field.name == "sensitive" for field in ParameterName._meta.get_fields()):
+        found = found.exclude(name__sensitive=True)
+    facts = []
+    for parameter in found.order_by("name__order", "name__full_name"):
+        name = parameter.name
+        if name.isNumeric():
+            content = parameter.numerical_value
+        elif name.isDateTime():
+            content = parameter.datetime_value
+        else:
+            content = parameter.string_value
+        if content not in (None, ""):
+            facts.append(Fact(name.name, name.full_name or name.name, content, name.units or ""))
+    return tuple(facts)
+
+
+def parameter_sets_for(sets: QuerySet, key: str, value: str) -> QuerySet:
+    """Of a dataset's parameter sets those with ``value`` under ``key``, and those without ``key`` at all."""
+    from tardis.tardis_portal.models import DatasetParameter
+
+    keyed = DatasetParameter.objects.filter(name__name=key).exclude(string_value=value)
+    return sets.exclude(pk__in=keyed.values("parameterset"))
+
+
+def pictures_other_than(dataset, datafile_ids: QuerySet) -> QuerySet:  # noqa: ANN001 (a Dataset)
+    """The dataset's pictures, as its page previews them, without these files."""
+    return dataset.get_images().exclude(Q(pk__in=datafile_ids))
