@@ -7,9 +7,19 @@ from pathlib import Path
 import pydicom
 import pytest
 from django.conf import settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from tardis_imagetrove.phantom import oblique_mr_series
 from tardis_imagetrove.spool import Spool
+
+# A busy machine is no failure.
+hypothesis_settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture
