@@ -14,9 +14,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from devhost.send import read, send
+from devhost.send import send
 from tardis_imagetrove.models import FilterOutput, FilterRun, Instance, Series
 from tardis_imagetrove.mytardis import mytardis
+from tardis_imagetrove.scu import read
 
 from .conftest import configure, phantom, series_uid
 from .site import Site, eventually

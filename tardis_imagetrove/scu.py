@@ -1,0 +1,177 @@
+"""Sends DICOM by C-STORE, as an instrument's console does, for trying a receiver out; knows no Django."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification
+
+from .dicom import UnreadableFile
+from .errors import RetriableError
+
+#: As many presentation contexts as an association has room for (PS3.8 section 9.3.2.2: odd numbers of a byte).
+MAX_CONTEXTS = 128
+
+_SUCCESS = 0x0000
+
+
+class CannotSend(RetriableError):
+    """Nobody listens there, or the receiver does not take the association; the text says which."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A receiver, and how we call it and ourselves.
+
+    Attributes:
+        seconds: that any one answer may take.
+    """
+
+    host: str
+    port: int
+    called: str = "IMAGETROVE"
+    calling: str = "IMAGETROVE_SCU"
+    seconds: float = 30.0
+
+    def __str__(self) -> str:
+        return f"{self.called} at {self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An instance that was not acknowledged, and what the receiver said."""
+
+    sop_instance_uid: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of each instance, by SOPInstanceUID, in the order of sending."""
+
+    acknowledged: tuple[str, ...]
+    refused: tuple[Refusal, ...]
+
+
+def read(path: Path) -> Dataset:
+    """A DICOM file, gzipped (``.gz``) or not.
+
+    Raises:
+        UnreadableFile: it is something else, or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return pydicom.dcmread(io.BytesIO(content))
+    except (InvalidDicomError, OSError, EOFError, zlib.error) as error:
+        raise UnreadableFile(f"{path}: {error}") from error
+
+
+def echo(peer: Peer) -> None:
+    """Ask whether the receiver is there (C-ECHO, PS3.4 annex A).
+
+    Raises:
+        CannotSend: it is not, or says no.
+    """
+    association = _associate(peer, [(Verification, None)])
+    try:
+        status = association.send_c_echo()
+    finally:
+        association.release()
+    if not status or status.Status != _SUCCESS:
+        raise CannotSend(f"{peer} answers C-ECHO with {_words(status)}")
+
+
+def send(datasets: Iterable[Dataset], peer: Peer) -> Sent:
+    """Send instances one after another; on one association, unless they are of very many kinds.
+
+    Args:
+        datasets: as :func:`read` reads them, with their file meta information.
+
+    Raises:
+        CannotSend: the receiver takes no association. What happens to one instance ends up in the answer.
+    """
+    acknowledged: list[str] = []
+    refused: list[Refusal] = []
+    for group in _by_room(datasets):
+        association = _associate(peer, dict.fromkeys(map(_kind, group)))
+        try:
+            for dataset in group:
+                words = _store(association, dataset)
+                if words:
+                    refused.append(Refusal(str(dataset.SOPInstanceUID), words))
+                else:
+                    acknowledged.append(str(dataset.SOPInstanceUID))
+        finally:
+            association.release()
+    return Sent(tuple(acknowledged), tuple(refused))
+
+
+def _kind(dataset: Dataset) -> tuple[UID, UID]:
+    return dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID
+
+
+def _by_room(datasets: Iterable[Dataset]) -> list[list[Dataset]]:
+    """Groups that each need no more presentation contexts than an association can have, in the order given."""
+    numbers: dict[tuple[UID, UID], int] = {}
+    groups: dict[int, list[Dataset]] = {}
+    for dataset in datasets:
+        number = numbers.setdefault(_kind(dataset), len(numbers))
+        groups.setdefault(number // MAX_CONTEXTS, []).append(dataset)
+    return list(groups.values())
+
+
+def _associate(peer: Peer, kinds: Iterable[tuple[UID, UID | None]]) -> Association:
+    entity = AE(ae_title=peer.calling)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = peer.seconds
+    entity.connection_timeout = peer.seconds
+    for sop_class, syntax in kinds:
+        entity.add_requested_context(sop_class, syntax)
+    association = entity.associate(peer.host, peer.port, ae_title=peer.called)
+    if association.is_established:
+        return association
+    if association.is_rejected:
+        reason = association.acceptor.primitive.reason_str
+        raise CannotSend(f"{peer} refuses the association: {reason}")
+    raise CannotSend(f"{peer} does not answer")
+
+
+def _store(association: Association, dataset: Dataset) -> str:
+    """Send one instance; returns why it was refused, or nothing."""
+    if not association.is_established:
+        return "the association had ended"
+    try:
+        status = association.send_c_store(dataset)
+    except (ValueError, RuntimeError, AttributeError) as error:  # of pynetdicom, before or amid sending
+        return str(error)
+    return "" if status and status.Status == _SUCCESS else _words(status)
+
+
+def _words(status: Dataset) -> str:
+    return f"0x{status.Status:04X} {status.get('ErrorComment', '')}".strip() if status else "no answer"
+
+
+def read_all(paths: Sequence[Path]) -> tuple[list[Dataset], list[str]]:
+    """What is DICOM under files and folders, and words on what is not."""
+    found, problems = [], []
+    for path in paths:
+        for file in (
+            sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+        ):
+            try:
+                found.append(read(file))
+            except UnreadableFile as error:
+                problems.append(str(error))
+    return found, problems

@@ -1,0 +1,86 @@
+"""Sending as an instrument does: what is acknowledged, refused, or finds nobody."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import socket
+
+import pytest
+
+from tardis_imagetrove import scu
+from tardis_imagetrove.dicom import UnreadableFile
+from tardis_imagetrove.scp import ReceiverConfig, running_receiver
+from tardis_imagetrove.spool import Spool
+
+from .conftest import phantom
+
+
+@pytest.fixture
+def peer(spool):
+    with running_receiver(ReceiverConfig(host="127.0.0.1", port=0), spool, grace_seconds=2) as receiver:
+        yield scu.Peer("127.0.0.1", receiver.port, seconds=10)
+
+
+def waiting(spool: Spool) -> set[str]:
+    return {file.sop_instance_uid for uid in spool.series_uids() for file in spool.files(uid)}
+
+
+def test_what_is_acknowledged_is_in_the_spool(peer, spool, tmp_path):
+    scu.echo(peer)
+    datasets, problems = scu.read_all(phantom(tmp_path / "in", slices=3))
+    assert problems == []
+    sent = scu.send(datasets, peer)
+    assert sent.refused == ()
+    assert list(sent.acknowledged) == [dataset.SOPInstanceUID for dataset in datasets]
+    assert waiting(spool) == set(sent.acknowledged)
+
+
+def test_more_kinds_than_an_association_has_room_for_are_all_sent(peer, spool, tmp_path, monkeypatch):
+    monkeypatch.setattr(scu, "MAX_CONTEXTS", 2)
+    datasets = [scu.read(path) for path in phantom(tmp_path / "in", slices=5)]
+    for dataset, number in zip(datasets, "12345", strict=True):
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = (
+            f"1.2.840.10008.5.1.4.1.1.88.{number}{number}"
+        )
+    sent = scu.send(datasets, peer)
+    assert list(sent.acknowledged) == [dataset.SOPInstanceUID for dataset in datasets]
+    assert waiting(spool) == set(sent.acknowledged)
+
+
+def test_one_instance_that_is_refused_does_not_stop_the_next(peer, spool, tmp_path):
+    first, second, third = (scu.read(path) for path in phantom(tmp_path / "in", slices=3))
+    second.SOPClassUID = second.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.2.2.1"  # a query
+    sent = scu.send([first, second, third], peer)
+    assert sent.acknowledged == (first.SOPInstanceUID, third.SOPInstanceUID)
+    assert [refusal.sop_instance_uid for refusal in sent.refused] == [second.SOPInstanceUID]
+    assert waiting(spool) == set(sent.acknowledged)
+
+
+def test_a_receiver_that_is_not_there_or_does_not_want_us_is_told(peer, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = scu.Peer("127.0.0.1", probe.getsockname()[1], seconds=5)
+        with pytest.raises(
+            scu.CannotSend, match=re.escape(f"IMAGETROVE at {nobody.host}:{nobody.port} does not answer")
+        ):
+            scu.echo(nobody)
+    other = scu.Peer(peer.host, peer.port, called="SOMEBODY", seconds=5)
+    with pytest.raises(scu.CannotSend, match="refuses the association: Called AE title not recognised"):
+        scu.send([scu.read(phantom(tmp_path, slices=1)[0])], other)
+
+
+def test_what_is_no_dicom_is_told_and_what_is_gzipped_is_read(tmp_path):
+    (path,) = phantom(tmp_path / "in", slices=1)
+    (tmp_path / "in" / "a.dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
+    (tmp_path / "in" / "b.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
+    (tmp_path / "in" / "notes.txt").write_text("nothing")
+    datasets, problems = scu.read_all([tmp_path / "in", tmp_path / "gone"])
+    assert len(datasets) == 2
+    assert [re.search(r"(b\.gz|notes\.txt|gone)", problem)[1] for problem in problems] == [
+        "b.gz",
+        "notes.txt",
+        "gone",
+    ]
+    with pytest.raises(UnreadableFile):
+        scu.read(tmp_path)
