@@ -45,6 +45,7 @@ class _Seen:
     since: float
     times_queued: int = 0
     quiet: float = 0.0
+    first: float = 0.0
 
 
 class Watcher:
@@ -90,6 +91,11 @@ class Watcher:
         self._look_at_spool(reconfigured)
         self._look_at_runs()
 
+    def waiting(self) -> tuple[int, float]:
+        """How many series have files in the spool, and seconds since the oldest was first seen."""
+        seen = list(self._series.values())
+        return len(seen), self._clock() - min((one.first for one in seen), default=self._clock())
+
     # Series
 
     def _reconfigured(self) -> bool:
@@ -114,7 +120,10 @@ class Watcher:
             seen = self._series.get(uid)
             if seen is None or seen.what != token:
                 self._series[uid] = _Seen(
-                    token, self._clock(), quiet=seen.quiet if seen else self._quiet_seconds(uid)
+                    token,
+                    self._clock(),
+                    quiet=seen.quiet if seen else self._quiet_seconds(uid),
+                    first=seen.first if seen else self._clock(),
                 )
                 if seen is None and uid not in states:
                     Series.objects.get_or_create(series_uid=uid)
