@@ -14,7 +14,6 @@ from django.db import DatabaseError
 from django.urls import NoReverseMatch, reverse
 
 from .conf import DEFAULTS, settings
-from .errors import PermanentError
 from .filters import registry
 from .models import InstrumentConfiguration
 from .mytardis.parameters import schema_problem
@@ -78,14 +77,10 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _check_filters() -> Iterator[checks.CheckMessage]:
-    sound = []
-    for path in settings.FILTERS:
-        try:
-            registry.load([*sound, path])
-            sound.append(path)
-        except PermanentError as error:
-            yield checks.Error(f"{error}.", id="imagetrove.E005")
-    for conversion in registry.load(sound).values():
+    found = registry.survey()
+    for problem in (*found.setting_problems, *found.entry_point_problems):
+        yield checks.Error(f"{problem}.", id="imagetrove.E005")
+    for conversion in found.filters.values():
         for problem in conversion.problems():
             yield checks.Warning(f"Filter {conversion.name}: {problem}.", id="imagetrove.W001")
 

@@ -21,7 +21,7 @@ from ..mytardis.base import file_chunks
 from ..mytardis.parameters import set_parameters
 from ..parameters import Level, Parameters
 from .base import DicomSeries, Filter, FilterResult, FilterSettings
-from .registry import load
+from .registry import load, survey
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,10 @@ def _verdict(result: FilterResult) -> tuple[FilterRun.State, str]:
 def _convert(run: FilterRun, scratch: Path) -> FilterResult:
     conversion = load().get(run.filter)
     if conversion is None:
-        raise PermanentError(f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS']")
+        unusable = survey().entry_point_problems
+        raise PermanentError(
+            "; ".join([f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS'] or a package", *unusable])
+        )
     with TemporaryDirectory(prefix=f"imagetrove-{run.filter}-", dir=scratch) as folder:
         archive, dicom, out = Path(folder, "archive.zip"), Path(folder, "dicom"), Path(folder, "out")
         dicom.mkdir()
