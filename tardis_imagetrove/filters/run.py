@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Max
 
 from ..archive import unpack
 from ..errors import PermanentError, RetriableError
@@ -24,6 +25,14 @@ from .base import DicomSeries, Filter, FilterResult, FilterSettings
 from .registry import load, survey
 
 log = logging.getLogger(__name__)
+
+
+KILLED_ATTEMPTS = 5
+"""Earlier attempts whose files, left in the storage box by a killed worker, are looked for and removed."""
+
+
+class Superseded(Exception):
+    """A newer archive of the series is there, and its own runs."""
 
 
 class Overtaken(Exception):
@@ -50,6 +59,8 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float) -> int | None:
     except Overtaken:
         log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
         return None
+    except Superseded as error:
+        state, reason = FilterRun.State.SKIPPED, str(error)
     except PermanentError as error:
         state, reason = FilterRun.State.FAILED, str(error)
     except (RetriableError, OSError, DatabaseError) as error:
@@ -103,6 +114,7 @@ def _convert(run: FilterRun, scratch: Path) -> FilterResult:
         raise PermanentError(
             "; ".join([f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS'] or a package", *unusable])
         )
+    _refuse_superseded(run)
     with TemporaryDirectory(prefix=f"imagetrove-{run.filter}-", dir=scratch) as folder:
         archive, dicom, out = Path(folder, "archive.zip"), Path(folder, "dicom"), Path(folder, "out")
         dicom.mkdir()
@@ -132,43 +144,67 @@ def _settings(archive: Archive) -> FilterSettings:
 
 
 def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
-    """Store the outputs beside the DICOM and record them, all or none.
+    """Store the outputs beside the DICOM and record them, all or none, in place of an earlier attempt's.
+
+    Whatever fails, and whenever the worker is killed, the series has the former outputs or the new.
 
     Raises:
         Overtaken: another worker has the run.
+        Superseded: late instances have made a newer archive.
     """
     portal = mytardis()
     series = run.archive.series
     box_id = series.configuration.storage_box_id if series.configuration else None
-    _forget(run)
-    stored = []
-    for output in result.outputs:
-        record = FileRecord(
+    records = [
+        FileRecord(
             dataset_id=series.dataset_key.dataset_id,
             directory=series.directory,
             filename=output.path.name,
             version=run.archive.version,
             mimetype=output.mimetype,
+            take=run.attempts,
         )
-        with output.path.open("rb") as file:
-            stored.append((record, output, portal.store(record, file_chunks(file), box_id)))
-    with transaction.atomic():
-        if not _mine(run).select_for_update().exists():
-            raise Overtaken
-        for record, output, sums in stored:
-            FilterOutput.objects.create(
-                run=run, datafile_id=portal.register(record, sums, box_id), kind=output.kind
-            )
-        _mine(run).update(filter_version=conversion.version, converter=result.converter[:200])
+        for output in result.outputs
+    ]
+    try:
+        sums = []
+        for record, output in zip(records, result.outputs, strict=True):
+            with output.path.open("rb") as file:
+                sums.append(portal.store(record, file_chunks(file), box_id))
+        with transaction.atomic():
+            if not _mine(run).select_for_update().exists():
+                raise Overtaken
+            _refuse_superseded(run)
+            former = list(run.outputs.values_list("datafile_id", flat=True))
+            portal.set_aside(former)
+            for record, output, its_sums in zip(records, result.outputs, sums, strict=True):
+                FilterOutput.objects.create(
+                    run=run, datafile_id=portal.register(record, its_sums, box_id), kind=output.kind
+                )
+            _mine(run).update(filter_version=conversion.version, converter=result.converter[:200])
+    except BaseException:
+        for record in records:
+            portal.discard(record, box_id)
+        raise
+    # A worker that is killed here leaves the run unfinished: the next attempt finds both and removes both.
+    if former:
+        portal.remove_datafiles(former)
+    for record in records:
+        for take in range(max(1, run.attempts - KILLED_ATTEMPTS), run.attempts):
+            portal.discard(replace(record, take=take), box_id)
     for parameters in result.parameters:
         _set(run, parameters)
 
 
-def _forget(run: FilterRun) -> None:
-    """Remove what an earlier attempt at the same run recorded before it died."""
-    outputs = list(run.outputs.values_list("datafile_id", flat=True))
-    if outputs:
-        mytardis().remove_datafiles(outputs)
+def _refuse_superseded(run: FilterRun) -> None:
+    """Outputs of an older archive must not come to lie before those of the newest.
+
+    Raises:
+        Superseded: late instances have made a newer archive.
+    """
+    newest = Archive.objects.filter(series=run.archive.series).aggregate(Max("version"))["version__max"]
+    if newest is not None and newest > run.archive.version:
+        raise Superseded(f"late instances made version {newest}")
 
 
 def _set(run: FilterRun, parameters: Parameters) -> None:

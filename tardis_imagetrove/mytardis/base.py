@@ -13,6 +13,7 @@ from typing import IO
 
 from django.contrib.auth.models import User
 from django.core.files import File
+from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -29,6 +30,8 @@ class FileRecord:
     Attributes:
         directory: its directory in the dataset; never empty, since MyTARDIS's uniqueness of
             (dataset, directory, filename, version) does not hold for none.
+        take: counts up while the file is made again, so that each has a place of its own in the
+            storage box and the former stays until the new one is recorded.
     """
 
     dataset_id: int
@@ -36,6 +39,7 @@ class FileRecord:
     filename: str
     version: int
     mimetype: str
+    take: int = 1
 
     @property
     def uri(self) -> str:
@@ -44,7 +48,8 @@ class FileRecord:
         MyTARDIS would make it from the dataset's title, which may be longer than a file system
         allows, and without the version, so that one version overwrites another on S3.
         """
-        return f"imagetrove/{self.dataset_id}/{self.directory}/{self.version}/{self.filename}"
+        version = f"{self.version}" if self.take == 1 else f"{self.version}.{self.take}"
+        return f"imagetrove/{self.dataset_id}/{self.directory}/{version}/{self.filename}"
 
 
 @dataclass(frozen=True)
@@ -321,11 +326,32 @@ class MyTardis(ABC):
                 datafile.save()
 
     @staticmethod
-    def remove_datafiles(datafile_ids: Iterable[int]) -> None:
-        """Delete files, with what is in their storage boxes."""
+    def set_aside(datafile_ids: Iterable[int]) -> None:
+        """Make room for files of the same names, in one transaction with them; remove these after it."""
         from tardis.tardis_portal.models import DataFile
 
-        DataFile.objects.filter(pk__in=list(datafile_ids)).delete()
+        for pk, directory in DataFile.objects.filter(pk__in=list(datafile_ids)).values_list(
+            "pk", "directory"
+        ):
+            DataFile.objects.filter(pk=pk).update(directory=f"{directory}/replaced/{pk}")
+
+    @staticmethod
+    def remove_datafiles(datafile_ids: Iterable[int]) -> None:
+        """Delete files, with what is in their storage boxes; not in a transaction, which bytes do not follow.
+
+        Raises:
+            RetriableError: a storage box fails.
+        """
+        from tardis.tardis_portal.models import DataFile
+
+        try:
+            DataFile.objects.filter(pk__in=list(datafile_ids)).delete()
+        except DatabaseError:
+            raise
+        except Exception as error:  # storages raise what they like
+            raise RetriableError(
+                f"former files cannot be removed: {type(error).__name__}: {error}"
+            ) from error
 
     def discard(self, record: FileRecord, box_id: int | None) -> None:
         """Remove what :meth:`store` stored and nothing registered; failing to is no harm."""

@@ -98,6 +98,99 @@ def test_a_repeated_run_replaces_its_outputs(runs, scratch):
     assert FilterOutput.objects.get().datafile.file_objects.get().verify()
 
 
+def again(run_id: int, scratch: Path) -> FilterRun:
+    FilterRun.objects.filter(pk=run_id).update(state=FilterRun.State.QUEUED)
+    return do(run_id, scratch)
+
+
+def stored(tmp_path: Path) -> dict[str, bytes]:
+    """All that lies in the storage box beside the archive."""
+    return {
+        path.relative_to(tmp_path / "store").as_posix(): path.read_bytes()
+        for path in (tmp_path / "store").rglob("*")
+        if path.is_file() and path.suffix != ".zip"
+    }
+
+
+def test_a_repeated_run_leaves_nothing_of_the_former(runs, scratch, tmp_path):
+    from tardis.tardis_portal.models import DataFile
+
+    for _ in range(3):
+        again(runs["counting"], scratch)
+    datafile = FilterOutput.objects.get().datafile
+    assert datafile.directory == "0003_t1_phantom_oblique"
+    assert DataFile.objects.filter(filename__endswith=".txt").get() == datafile
+    assert list(stored(tmp_path)) == [datafile.file_objects.get().uri]
+
+
+@pytest.mark.parametrize("where", ["store", "register", "set_aside"])
+def test_a_repeated_run_that_cannot_be_kept_leaves_the_former_outputs(
+    runs, scratch, tmp_path, monkeypatch, where
+):
+    do(runs["counting"], scratch)
+    former, lay = FilterOutput.objects.get().datafile, stored(tmp_path)
+
+    def away(*arguments):
+        raise RetriableError("the storage box is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(mytardis()), where, staticmethod(away))
+        run = again(runs["counting"], scratch)
+    assert (run.state, run.reason) == (FilterRun.State.WAITING, "the storage box is away")
+    kept = FilterOutput.objects.get().datafile
+    assert (kept.pk, kept.directory) == (former.pk, former.directory)
+    assert kept.file_objects.get().verify()
+    assert stored(tmp_path) == lay
+    assert again(runs["counting"], scratch).state == FilterRun.State.DONE
+    assert FilterOutput.objects.get().datafile_id != former.pk
+    assert len(stored(tmp_path)) == 1
+
+
+def test_a_repeated_run_that_fails_leaves_the_former_outputs(runs, scratch, monkeypatch):
+    do(runs["counting"], scratch)
+    former = FilterOutput.objects.get().datafile
+    monkeypatch.setattr(CountingFilter, "before", raising(PermanentError("no pixels")))
+    assert again(runs["counting"], scratch).state == FilterRun.State.FAILED
+    assert FilterOutput.objects.get().datafile == former
+    assert former.file_objects.get().verify()
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+def test_what_killed_attempts_left_is_removed_by_the_next(runs, scratch, tmp_path, monkeypatch):
+    do(runs["counting"], scratch)
+
+    def killed(*arguments):
+        raise Killed
+
+    # Once between recording and removing the former, once between storing and recording.
+    for where in ({"remove_datafiles": killed}, {"register": killed, "discard": lambda *arguments: None}):
+        FilterRun.objects.filter(pk=runs["counting"]).update(state=FilterRun.State.QUEUED)
+        with monkeypatch.context() as patch:
+            for name, replacement in where.items():
+                patch.setattr(type(mytardis()), name, staticmethod(replacement))
+            with pytest.raises(Killed):
+                run_filter(runs["counting"], scratch, 60)
+        assert FilterRun.objects.get(pk=runs["counting"]).state == FilterRun.State.RUNNING
+        assert len(stored(tmp_path)) > 1
+    assert again(runs["counting"], scratch).state == FilterRun.State.DONE
+    datafile = FilterOutput.objects.get().datafile
+    assert datafile.directory == "0003_t1_phantom_oblique"
+    assert list(stored(tmp_path)) == [datafile.file_objects.get().uri]
+
+
+def test_a_run_of_an_older_archive_is_not_put_before_the_newest(runs, scratch, spool, tmp_path):
+    series = Series.objects.get()
+    paths = phantom(tmp_path / "late", slices=4, series_uid=series.series_uid, study_uid=series.study_uid)
+    deliver(spool, paths[3])
+    ingest_series(spool, series.series_uid, ("counting", "other"), scratch)
+    run = again(runs["counting"], scratch)
+    assert (run.state, run.reason) == (FilterRun.State.SKIPPED, "late instances made version 2")
+    assert not FilterOutput.objects.filter(run=run).exists()
+
+
 @pytest.mark.parametrize(
     ("error", "state", "words"),
     [
