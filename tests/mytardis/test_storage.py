@@ -27,6 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """A local S3 server, in a process of its own."""
+    pytest.importorskip("boto3")
     near = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     program = shutil.which("moto_server", path=near)
     if program is None:
