@@ -40,12 +40,30 @@ class Arrived:
     """A spooled file that was read."""
 
     file: SpooledFile
-    header: Dataset
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    size: int
     sha256: str
 
     @property
     def identity(self) -> tuple[str, str]:
-        return (str(self.header.SOPInstanceUID), self.sha256)
+        return (self.sop_instance_uid, self.sha256)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the spool holds of a series.
+
+    Attributes:
+        headers: one of each kind that says something different in the fields that place a series;
+            not one an instance, of which there may be a hundred thousand.
+        unreadable: words for the files that stay where they are.
+    """
+
+    arrived: list[Arrived]
+    headers: list[Dataset]
+    unreadable: list[str]
 
 
 def rules() -> tuple[Rule, ...]:
@@ -106,9 +124,10 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     site_rules = rules()
     series, _ = Series.objects.get_or_create(series_uid=series_uid)
     fields = set(series.placed_by).union(*(rule.fields() for rule in site_rules))
-    arrived, unreadable = _read(files, series_uid, fields)
+    reading = _read(files, series_uid, fields)
+    arrived = reading.arrived
     if not arrived:
-        raise PermanentError("cannot be read: " + "; ".join(unreadable))
+        raise PermanentError("cannot be read: " + "; ".join(reading.unreadable))
 
     ledger = {
         (uid, sha256): archive_id
@@ -118,36 +137,47 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     }
     new = {item.identity: item for item in arrived if item.identity not in ledger}
     if new:
-        _describe(series, arrived[0].header, Series.State.INGESTING)
-        headers = [item.header for item in arrived]
+        _describe(series, reading.headers[0], Series.State.INGESTING)
         if series.dataset_key is None or series.configuration is None:
-            _locate(series, place_all(headers, site_rules), arrived[0].header)
+            _locate(series, place_all(reading.headers, site_rules), reading.headers[0])
         else:
-            check_late(headers, series.placed_by)
+            check_late(reading.headers, series.placed_by)
         _archive(series, list(new.values()), filter_names, scratch)
     # From here on every file that was read is in a verified archive.
     spool.discard(series_uid, [item.file for item in arrived])
 
-    Series.objects.filter(pk=series.pk).update(left_out="; ".join(unreadable))
+    Series.objects.filter(pk=series.pk).update(left_out="; ".join(reading.unreadable))
     refresh_state(series.pk)
     runs = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
     return list(runs.values_list("pk", flat=True))
 
 
-def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> tuple[list[Arrived], list[str]]:
-    """Headers of what can be read, and words for what cannot, which stays where it is."""
+def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Reading:
     arrived, unreadable = [], []
+    headers: dict[tuple[str, ...], Dataset] = {}
     for file in files:
         try:
             header = read_header(file.path, fields)
+            uid = str(header.SOPInstanceUID)
             if str(header.SeriesInstanceUID) != series_uid:
                 raise UnreadableFile(f"{file.path.name}: is of series {header.SeriesInstanceUID}")
-            if not is_uid(str(header.SOPInstanceUID)):
-                raise UnreadableFile(f"{file.path.name}: SOPInstanceUID {header.SOPInstanceUID!r} is no UID")
-            arrived.append(Arrived(file, header, file_sha256(file.path)))
+            if not is_uid(uid):
+                raise UnreadableFile(f"{file.path.name}: SOPInstanceUID {uid!r} is no UID")
         except UnreadableFile as error:
             unreadable.append(str(error))
-    return arrived, unreadable
+            continue
+        headers.setdefault(tuple(field_text(header, field) for field in sorted(fields)), header)
+        arrived.append(
+            Arrived(
+                file,
+                uid,
+                str(header.get("SOPClassUID", "")),
+                str(header.file_meta.get("TransferSyntaxUID", "")),
+                file.path.stat().st_size,
+                file_sha256(file.path),
+            )
+        )
+    return Reading(arrived, list(headers.values()), unreadable)
 
 
 def _describe(series: Series, header: Dataset, state: Series.State) -> None:
@@ -303,16 +333,16 @@ def _archive(
 
 
 def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
-    syntax = UID(item.header.file_meta.TransferSyntaxUID)
-    name = f"{directory}/{item.header.SOPInstanceUID}.dcm"
+    syntax = UID(item.transfer_syntax_uid)
+    name = f"{directory}/{item.sop_instance_uid}.dcm"
     if name in taken:  # other bytes under the same UID
-        name = f"{directory}/{item.header.SOPInstanceUID}~{item.sha256[:16]}.dcm"
+        name = f"{directory}/{item.sop_instance_uid}~{item.sha256[:16]}.dcm"
     return Member(
         name=name,
-        sop_instance_uid=str(item.header.SOPInstanceUID),
-        sop_class_uid=str(item.header.get("SOPClassUID", "")),
-        transfer_syntax_uid=str(syntax),
-        size=item.file.path.stat().st_size,
+        sop_instance_uid=item.sop_instance_uid,
+        sop_class_uid=item.sop_class_uid,
+        transfer_syntax_uid=item.transfer_syntax_uid,
+        size=item.size,
         sha256=item.sha256,
         source=item.file.path,
         compressible=not (syntax.is_transfer_syntax and syntax.is_compressed),

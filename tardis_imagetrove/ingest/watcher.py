@@ -76,14 +76,22 @@ class Watcher:
 
     def run(self, stop: threading.Event, tick_seconds: float) -> None:
         """Look every ``tick_seconds`` until ``stop`` is set; no trouble ends it."""
+        trouble = ""
         while not stop.wait(tick_seconds):
             close_old_connections()
             try:
                 self.tick()
             except (ImageTroveError, DatabaseError) as error:
-                log.warning("watcher: %s", error)
+                # Said once, not at every tick of a night without a database.
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.warning("watcher: %s; going on as soon as it can", trouble)
             except Exception:
                 log.exception("watcher: unexpected; going on")
+            else:
+                if trouble:
+                    log.warning("watcher: goes on")
+                trouble = ""
 
     def tick(self) -> None:
         """Look once."""
