@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from .errors import PermanentError
 
@@ -41,6 +42,10 @@ class UnknownField(PermanentError):
 
 class UnreadableFile(PermanentError):
     """A file that is no DICOM, or is damaged; the text names it."""
+
+
+class NoInstance(UnreadableFile):
+    """A file that is none of DICOM's instances: of another format, or a DICOMDIR."""
 
 
 def parse_field(text: str) -> BaseTag:
@@ -95,11 +100,13 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
             for element in header:  # decodes now, so that what is damaged is found here
                 element.value  # noqa: B018
             if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
-                raise UnreadableFile(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
+                directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+                kind = NoInstance if directory else UnreadableFile
+                raise kind(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
     except OSError:
         raise
     except InvalidDicomError as error:
-        raise UnreadableFile(f"{path.name}: not a DICOM file ({error})") from error
+        raise NoInstance(f"{path.name}: not a DICOM file") from error
     except UnreadableFile:
         raise
     except Exception as error:  # pydicom raises whatever its parsing stumbles over

@@ -1,0 +1,139 @@
+"""Which filters are to be run, or run again, on series that are archived already, and marking them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
+from ..models import Archive, FilterRun
+
+_CHUNK = 200
+"""Archives, or runs, that one query and one transaction are about."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What became of a number of series.
+
+    Attributes:
+        runs: ids of the runs that are to be queued, earlier ones that have not ended yet among them.
+        series: ids of the series that these are of.
+        up_to_date: number of runs left as they are: of the same input, by the same version.
+        not_listed: names of instruments, each with the filters that were asked for and that its
+            configuration does not list.
+    """
+
+    runs: tuple[int, ...]
+    series: tuple[int, ...]
+    up_to_date: int
+    not_listed: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How a run stands."""
+
+    id: int
+    series_uid: str
+    filter: str
+    state: FilterRun.State
+    reason: str
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in FilterRun.UNFINISHED
+
+
+def newest_archives() -> QuerySet[Archive]:
+    """The newest archive of each series."""
+    newer = Archive.objects.filter(series=OuterRef("series"), version__gt=OuterRef("version"))
+    return Archive.objects.filter(~Exists(newer))
+
+
+def is_due(state: str, version: str, current: str, force: bool) -> bool:
+    """Whether a run that has ended is to be done again.
+
+    Args:
+        version: of the filter that did it.
+        current: of the filter as it is now.
+        force: even if nothing would come out differently.
+    """
+    return force or state == FilterRun.State.FAILED or version != current
+
+
+def mark(
+    archives: QuerySet[Archive], versions: Mapping[str, str], wanted: Collection[str], force: bool
+) -> Marked:
+    """Have filters run on archives, where they have not yet done so or have to again.
+
+    It marks them in the database, so that they go on whatever becomes of the caller, and queues
+    nothing. A run that has not ended is left as it is. An instrument's list of filters holds here too.
+
+    Args:
+        archives: of :func:`newest_archives`.
+        versions: of all filters, by name.
+        wanted: names of filters, which are in ``versions``; empty for all.
+    """
+    runs: list[int] = []
+    series: list[int] = []
+    up_to_date = 0
+    not_listed: dict[str, tuple[str, ...]] = {}
+    for chunk in _chunks(archives.order_by("pk").values_list("pk", flat=True)):
+        with transaction.atomic():
+            for archive in Archive.objects.filter(pk__in=chunk).select_related("series__configuration"):
+                configuration = archive.series.configuration
+                listed = (configuration and configuration.filters) or versions
+                names = [name for name in versions if name in (wanted or versions)]
+                if unlisted := tuple(name for name in wanted if name not in listed):
+                    not_listed[str(configuration)] = unlisted
+                found, same = _mark_archive(
+                    archive, {name: versions[name] for name in names if name in listed}, force
+                )
+                up_to_date += same
+                if found:
+                    runs += found
+                    series.append(archive.series_id)
+    return Marked(tuple(runs), tuple(series), up_to_date, tuple(sorted(not_listed.items())))
+
+
+def _mark_archive(archive: Archive, versions: Mapping[str, str], force: bool) -> tuple[list[int], int]:
+    """Ids of runs to be queued, and the number of those that are up to date."""
+    FilterRun.objects.bulk_create(
+        (
+            FilterRun(archive=archive, filter=name)
+            for name in versions.keys() - set(archive.runs.values_list("filter", flat=True))
+        ),
+        ignore_conflicts=True,  # of another who marks at the same time
+    )
+    found, up_to_date = [], 0
+    for run in archive.runs.filter(filter__in=versions).order_by("pk"):
+        if run.state in FilterRun.UNFINISHED:
+            found.append(run.pk)
+        elif is_due(run.state, run.filter_version, versions[run.filter], force):
+            # Only as it was seen: another may have marked it, and a worker have taken it.
+            FilterRun.objects.filter(pk=run.pk, state=run.state).update(
+                state=FilterRun.State.QUEUED, reason=""
+            )
+            found.append(run.pk)
+        else:
+            up_to_date += 1
+    return found, up_to_date
+
+
+def stands(run_ids: Iterable[int]) -> Iterator[Stand]:
+    """How runs stand; those that are gone, with their series, are left out."""
+    for chunk in _chunks(run_ids):
+        rows = FilterRun.objects.filter(pk__in=chunk).values_list(
+            "pk", "archive__series__series_uid", "filter", "state", "reason"
+        )
+        for pk, series_uid, name, state, reason in rows:
+            yield Stand(pk, series_uid, name, FilterRun.State(state), reason)
+
+
+def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
+    everything = list(ids)
+    for start in range(0, len(everything), _CHUNK):
+        yield everything[start : start + _CHUNK]
