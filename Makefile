@@ -25,7 +25,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
 # NiiVue, for the dataset page; a wheel that is built afterwards holds it.
-viewer: $(NIIVUE)/niivue.umd.js
+viewer: $(NIIVUE)/niivue.umd.js ; @:
 
 viewer-if-possible:
 	@command -v npm >/dev/null || { echo "Without npm the dataset page has pictures, and no viewer."; exit 0; }; \

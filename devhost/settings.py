@@ -28,7 +28,7 @@ def _folder_of_state():
     named = os.environ.get("DEVHOST_STATE")
     if named:
         return Path(named).resolve()
-    if "PYTEST_VERSION" in os.environ:
+    if "pytest" in sys.modules:  # PYTEST_VERSION is there from pytest 8.2 on only
         made = Path(tempfile.mkdtemp(prefix="devhost-"))
         atexit.register(shutil.rmtree, made, ignore_errors=True)
         os.environ["DEVHOST_STATE"] = str(made)

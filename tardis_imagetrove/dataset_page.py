@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.http import HttpRequest
+from django.utils.formats import date_format
+from django.utils.timezone import is_aware, localtime
 
 from .errors import PermanentError
 from .filters import registry
@@ -29,10 +31,11 @@ DICOM = "DICOM"
 KINDS = (DICOM, "NIfTI", "Sidecar", "Gradients", "MINC", "Picture")
 """The order of downloads; kinds of a site's own filters come after them."""
 
-UIDS = ("SeriesInstanceUID", "Series")
-"""Parameters that are shown after the others: they tell the series apart and nothing of the acquisition."""
+SAID_ALREADY = frozenset({"Series", "SeriesDescription", "Modality", "NumberOfInstances"})
+"""Parameters that stand in the heading of a series and are not repeated below it."""
 
-_UNITS = {"deg": "°", "s/mm^2": "s/mm²"}
+LONG = 24
+"""Characters of a value, from which on it gets a line of its own."""
 
 _UNFINISHED_SERIES = {
     Series.State.RECEIVING: "More files of this series are arriving.",
@@ -66,11 +69,14 @@ class SeriesLine:
 
 @dataclass(frozen=True)
 class ShownFact:
-    """A parameter as it is read: ``value`` is text or an aware date."""
+    """A parameter as it is read, with its unit."""
 
     label: str
-    value: str | datetime
-    units: str
+    text: str
+
+    @property
+    def is_long(self) -> bool:
+        return len(self.text) > LONG
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,11 @@ class Download:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What one filter made of the newest archive, or why it did not."""
+    """What one filter made of the newest archive; ``reasons`` say why it did not, or not all."""
 
     title: str
     stand: Stand
-    reason: str
+    reasons: tuple[str, ...]
     converter: str
     version: str
     outputs: int
@@ -313,13 +319,23 @@ def _notes(series: Series) -> Iterator[str]:
 def _facts(request: HttpRequest, dataset_id: int, series_uid: str) -> tuple[ShownFact, ...]:
     sensitive = mytardis().may_see_sensitive(request, dataset_id)
     facts = dataset_facts(dataset_id, "SeriesInstanceUID", series_uid, sensitive)
-    return tuple(shown(fact) for fact in sorted(facts, key=lambda fact: fact.name in UIDS))
+    # What tells the series apart says nothing of the acquisition, and comes last.
+    facts = sorted(facts, key=lambda fact: fact.name == "SeriesInstanceUID")
+    return tuple(shown(fact) for fact in facts if fact.name not in SAID_ALREADY)
 
 
 def shown(fact: Fact) -> ShownFact:
-    """A parameter as it is read: no trailing zeros, signs in place of spelt units."""
-    value = f"{fact.value:.10g}" if isinstance(fact.value, float) else fact.value
-    return ShownFact(fact.label, value, _UNITS.get(fact.units, fact.units))
+    """A parameter as it is read: no trailing zeros, signs in place of spelt units, dates in the site's zone."""
+    if isinstance(fact.value, float):
+        text = f"{fact.value:.10g}"
+    elif isinstance(fact.value, datetime):
+        moment = localtime(fact.value) if is_aware(fact.value) else fact.value
+        text = date_format(moment, "j M Y, H:i")
+    else:
+        text = fact.value
+    if fact.units == "deg":
+        return ShownFact(fact.label, f"{text}°")
+    return ShownFact(fact.label, f"{text} {fact.units.replace('^2', '²')}".strip())
 
 
 def _conversions(runs: list[FilterRun]) -> tuple[Conversion, ...]:
@@ -328,7 +344,7 @@ def _conversions(runs: list[FilterRun]) -> tuple[Conversion, ...]:
         Conversion(
             title=titles.get(run.filter, run.filter),
             stand=Stand(run.state, run.get_state_display()),
-            reason=run.reason,
+            reasons=tuple(run.reason.split("; ")) if run.reason else (),
             converter=run.converter,
             version=run.filter_version,
             outputs=len(run.outputs.all()),

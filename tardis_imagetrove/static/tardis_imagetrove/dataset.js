@@ -240,7 +240,12 @@ class Viewer {
       sliceType: THREE_PLANES,
       multiplanarShowRender: 0,
       crosshairColor: [0.92, 0.77, 0.38, 0.8],
-      crosshairGap: 6,
+      crosshairWidth: 0.45,
+      crosshairWidthUnit: 'percent',
+      crosshairGap: 4,
+      multiplanarPadPixels: 8,
+      sagittalNoseLeft: true,
+      fontMinPx: 16,
       fontColor: [0.92, 0.77, 0.38, 1],
       backColor: [0.047, 0.055, 0.07, 1],
       scrollRequiresFocus: true,
@@ -255,6 +260,9 @@ class Viewer {
     await nv.attachToCanvas(canvas);
     await nv.loadFromArrayBuffer(buffer, name);
     if (!nv.volumes.length) throw new Error('the viewer cannot read the file');
+    // The shape of NiiVue's grid: coronal and sagittal plane side by side over the axial one.
+    const [x, y, z] = this.lengths.map((length, axis) => length * nv.volumes[0].pixDimsRAS[axis + 1]);
+    box.style.setProperty('--it-shape', Math.min(2.5, Math.max(0.8, (x + y) / (y + z))).toFixed(3));
     this.control(canvas);
     canvas.focus({ preventScroll: true });
   }

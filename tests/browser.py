@@ -1,0 +1,154 @@
+"""A headless Chromium that a test drives by the DevTools protocol: pages as people see and work them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+#: WebGL drawn by the processor: there is no graphics card where tests run.
+SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
+
+
+class Browser:
+    """One tab.
+
+    Attributes:
+        trouble: uncaught errors of scripts and requests that failed, as the browser tells them.
+        requested: addresses that the pages have asked for, in order.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        websocket = pytest.importorskip("websocket", reason="websocket-client is not installed")
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        if program is None:
+            pytest.skip("Chromium is not installed")
+        self.trouble: list[str] = []
+        self.requested: list[str] = []
+        self._count = 0
+        self._process = subprocess.Popen(
+            [
+                program,
+                *("--headless", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
+                *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+                *("--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={folder}"),
+                *options,
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        said = folder / "DevToolsActivePort"
+        until = time.monotonic() + 60
+        while not (said.exists() and said.read_text().count("\n")):
+            assert time.monotonic() < until and self._process.poll() is None, "Chromium did not start"
+            time.sleep(0.1)
+        port = said.read_text().split()[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=30) as answer:
+            tab = next(tab for tab in json.load(answer) if tab["type"] == "page")
+        self._socket = websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=120)
+        for domain in ("Page", "Network", "Runtime"):
+            self.call(f"{domain}.enable")
+        self.resize(1280, 1000)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._socket.close()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self._process.kill()
+        self._process.wait()
+
+    def call(self, method: str, **parameters: object) -> dict:
+        self._count += 1
+        self._socket.send(json.dumps({"id": self._count, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv())
+            if message.get("id") == self._count:
+                assert "error" not in message, message
+                return message["result"]
+            self._note(message)
+
+    def _note(self, message: dict) -> None:
+        method, said = message.get("method"), message.get("params", {})
+        if method == "Network.requestWillBeSent":
+            self.requested.append(said["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            details = said["exceptionDetails"]
+            self.trouble.append(details.get("exception", {}).get("description", details["text"]))
+        elif method == "Network.responseReceived" and said["response"]["status"] >= 400:
+            self.trouble.append(f"{said['response']['status']} {said['response']['url']}")
+
+    def resize(self, width: int, height: int, mobile: bool = False) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=mobile,
+        )
+
+    def cookie(self, name: str, value: str, url: str) -> None:
+        self.call("Network.setCookie", name=name, value=value, url=url)
+
+    def go(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+        self.wait(f"location.href == {json.dumps(url)} && document.readyState == 'complete'")
+
+    def run(self, script: str) -> object:
+        """Value of a JavaScript expression."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 60) -> object:
+        """Wait until an expression holds."""
+        until = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < until, f"not within {seconds} s: {script}; {self.trouble}"
+            time.sleep(0.1)
+        return value
+
+    def click(self, selector: str) -> None:
+        """Click as a person does, in the middle of an element that is brought into sight."""
+        x, y = self.run(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2] })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def key(self, name: str, code: int = 0, text: str = "") -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=name,
+                code=name,
+                windowsVirtualKeyCode=code,
+                **({"text": text} if text and kind == "keyDown" else {}),
+            )
+
+    def picture(self, selector: str = "") -> Image.Image:
+        """What is seen: of one element, or of the whole page."""
+        clip = {}
+        if selector:
+            x, y, width, height = self.run(
+                f"(() => {{ const r = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
+                " return [r.x + scrollX, r.y + scrollY, r.width, r.height] })()"
+            )
+            clip = {"clip": {"x": x, "y": y, "width": width, "height": height, "scale": 1}}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, **clip)
+        return Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")

@@ -1,0 +1,472 @@
+"""The dataset page: what a researcher is shown of the series, and that nobody else is shown anything."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from tardis.tardis_portal import models as portal
+
+from tardis_imagetrove import views
+from tardis_imagetrove.dataset_page import ShownFact, shown
+from tardis_imagetrove.filters import registry
+from tardis_imagetrove.filters.run import run_filter
+from tardis_imagetrove.ingest.series import ingest_series, refresh_state
+from tardis_imagetrove.models import Archive, DatasetKey, FilterOutput, FilterRun, Series
+from tardis_imagetrove.mytardis.reading import Fact
+
+from .conftest import configure, deliver, phantom, series_uid
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SCHEMA = "http://example.edu/schema/2"
+VIEW = "tardis_imagetrove.views.DatasetPage"
+HOSTILE = "<script>alert('x')</script>"
+
+
+@pytest.fixture(autouse=True)
+def shown_for_the_schema(settings):
+    settings.DATASET_VIEWS = [(f"{SCHEMA}$", VIEW)]
+
+
+@pytest.fixture
+def instrument(owner, box):
+    return configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
+
+
+@pytest.fixture
+def add(instrument, spool, scratch, tmp_path):
+    """Archives and converts a generated series, as receiver and worker do; returns it."""
+
+    def add_series(number: int = 3, convert: bool = True, **options) -> Series:
+        overrides = {"ReferringPhysicianName": "12345^Rhea", "SeriesNumber": number}
+        options.setdefault("series_uid", f"2.25.77{number}")
+        options["overrides"] = overrides | options.get("overrides", {})
+        paths = phantom(tmp_path / f"series-{number}", study_uid="2.25.77", **options)
+        deliver(spool, *paths)
+        convert_all(series_uid(paths[0]), convert)
+        return Series.objects.get(series_uid=series_uid(paths[0]))
+
+    def convert_all(uid: str, convert: bool = True) -> None:
+        runs = ingest_series(spool, uid, list(registry.load()), scratch)
+        for run in runs if convert else ():
+            refresh_state(run_filter(run, scratch, 60))
+
+    add_series.again = convert_all
+    return add_series
+
+
+@pytest.fixture
+def series(add) -> Series:
+    return add()
+
+
+@pytest.fixture
+def owner_client(owner) -> Client:
+    return signed_in(owner)
+
+
+def signed_in(user) -> Client:
+    client = Client()
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def person(django_user_model, name: str, group: str = "") -> Client:
+    user = django_user_model.objects.create_user(name, password=name)
+    if group:
+        user.groups.add(Group.objects.get(name=group))
+    return signed_in(user)
+
+
+def address(series: Series) -> str:
+    return reverse("tardis_portal.view_dataset", kwargs={"dataset_id": series.dataset_key.dataset_id})
+
+
+def own_address(series: Series) -> str:
+    return reverse("tardis_imagetrove:dataset", args=[series.dataset_key.dataset_id])
+
+
+def body(client: Client, path: str) -> str:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def ours(page: str) -> str:
+    """Our part of the page, before MyTARDIS's own metadata pane."""
+    return page[page.index('id="imagetrove"') : page.index('id="metadata-pane')]
+
+
+def files_of(series: Series) -> list:
+    archives = series.archives.values("datafile")
+    outputs = FilterOutput.objects.filter(run__archive__series=series).values("datafile")
+    return list(
+        portal.DataFile.objects.filter(
+            pk__in=[*archives.values_list("datafile", flat=True), *outputs.values_list("datafile", flat=True)]
+        )
+    )
+
+
+# What is shown
+
+
+def test_mytardis_shows_the_page_for_the_schema_with_all_that_the_standard_page_has(series, owner_client):
+    page = body(owner_client, address(series))
+    assert "t1_phantom_oblique" in ours(page)
+    assert 'id="metadata-pane' in page and "Download Dataset" in page
+    assert "0003_t1_phantom_oblique" in ours(page)
+
+
+def test_other_datasets_keep_the_standard_page(series, owner_client, settings):
+    settings.DATASET_VIEWS = [("http://example.edu/other$", VIEW)]
+    assert 'id="imagetrove"' not in body(owner_client, address(series))
+
+
+def test_downloads_are_there_by_kind_and_come_from_mytardis(series, owner_client):
+    part = ours(body(owner_client, address(series)))
+    kinds = re.findall(r'imagetrove-kind">([^<]+)<', part)
+    assert kinds == ["DICOM", "NIfTI", "Sidecar", "MINC", "Picture"]
+    files = files_of(series)
+    assert len(files) == 5
+    for file in files:
+        assert f'href="{file.download_url}"' in part
+        answer = owner_client.get(file.download_url)
+        assert answer.status_code == 200
+        assert len(b"".join(answer.streaming_content)) == file.size
+
+
+def test_facts_have_their_units(series, owner_client):
+    part = ours(body(owner_client, address(series)))
+    facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", part))
+    assert facts["Repetition Time"] == "450 ms"
+    assert facts["Flip Angle"] == "70°"
+    assert facts["Magnetic Field Strength"] == "3 T"
+    assert facts["Series Instance UID"] == series.series_uid
+
+
+def test_numbers_are_read_without_the_traces_of_floating_point():
+    assert shown(Fact("TR", "Repetition Time", 2300.0, "ms")) == ShownFact("Repetition Time", "2300 ms")
+    assert shown(Fact("D", "Dose", 3.7e8, "Bq")).text == "370000000 Bq"
+    assert shown(Fact("B", "b", 0.1 + 0.2, "s/mm^2")).text == "0.3 s/mm²"
+    assert shown(Fact("A", "Averages", 1.0, "")).text == "1"
+
+
+def test_dates_are_in_the_time_of_the_site(settings):
+    settings.TIME_ZONE = "Australia/Melbourne"
+    moment = datetime(2024, 5, 17, 0, 15, tzinfo=timezone.utc)
+    assert shown(Fact("D", "Study Date", moment, "")).text == "17 May 2024, 10:15"
+
+
+def test_the_viewer_is_given_the_volume_and_the_picture(series, owner_client):
+    part = ours(body(owner_client, address(series)))
+    volume = FilterOutput.objects.get(kind="NIfTI").datafile
+    picture = FilterOutput.objects.get(kind="Picture").datafile
+    assert f'value="{volume.download_url}" data-name="{volume.filename}"' in part
+    assert re.search(rf'<img src="{re.escape(picture.download_url)}"[^>]*loading="lazy"', part)
+
+
+def test_each_filter_says_how_it_went_and_why(series, owner_client):
+    runs = FilterRun.objects.filter(archive__series=series)
+    runs.filter(filter="nifti").update(state="partial", reason="12 of 13 slices; a gap after slice 4")
+    runs.filter(filter="minc").update(state="failed", reason="unreadable: IM0007.dcm")
+    runs.filter(filter="picture").update(state="waiting", reason="storage box 7: is full")
+    refresh_state(series.pk)
+    part = ours(body(owner_client, address(series)))
+    said = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part[part.index("Conversion</h4>") :]))
+    assert "NIfTI Done in part 2 files by dcm2niix" in said
+    assert "12 of 13 slices a gap after slice 4" in said
+    assert "MINC Failed" in said and "unreadable: IM0007.dcm" in said
+    assert "Picture Waiting to be tried again" in said and "storage box 7: is full" in said
+    assert "Metadata Done" in said
+    assert "data-doubtful" in part
+
+
+def test_a_series_that_is_not_converted_yet_says_so(add, owner_client):
+    series = add(convert=False)
+    part = ours(body(owner_client, own_address(series)))
+    assert "It is being converted" in part
+    assert part.count("Queued") == 4
+    assert "imagetrove-viewer" not in part
+    assert f'href="{series.archives.get().datafile.download_url}"' in part
+
+
+def test_files_that_were_left_out_and_doubles_are_told(series, owner_client):
+    Series.objects.filter(pk=series.pk).update(left_out="x.dcm: no DICOM file")
+    series.instances.update(conflict=True)
+    part = ours(body(owner_client, address(series)))
+    assert "x.dcm: no DICOM file" in part
+    assert "6 instances came more than once with different contents" in part
+
+
+def test_ingests_own_words_are_for_staff(series, owner_client, owner):
+    Series.objects.filter(pk=series.pk).update(state="held", reason="belongs to 'Somebody Else'")
+    part = ours(body(owner_client, address(series)))
+    assert "Held for a person to look at" in part and "Somebody Else" not in part
+    owner.is_staff = True
+    owner.save()
+    assert "Somebody Else" in ours(body(owner_client, address(series)))
+
+
+def test_superseded_versions_are_folded_away(series, add, spool, tmp_path, owner_client):
+    late = phantom(
+        tmp_path / "late",
+        slices=7,
+        study_uid="2.25.77",
+        series_uid=series.series_uid,
+        overrides={"ReferringPhysicianName": "12345^Rhea", "SeriesNumber": 3},
+    )[-1]
+    deliver(spool, late)
+    add.again(series.series_uid)
+    part = ours(body(owner_client, address(series)))
+    newest, older = part.split("<details", 1)
+    for version, where, elsewhere in ((2, newest, older), (1, older, newest)):
+        file = Archive.objects.get(series=series, version=version).datafile
+        assert f'href="{file.download_url}"' in where
+        assert f'href="{file.download_url}"' not in elsewhere
+    assert "Older versions (1)" in older
+    assert "(version 2)" in newest
+
+
+def test_what_is_not_verified_is_not_offered(series, owner_client):
+    file = FilterOutput.objects.get(kind="NIfTI").datafile
+    portal.DataFileObject.objects.filter(datafile=file).update(verified=False)
+    part = ours(body(owner_client, address(series)))
+    assert file.download_url not in part
+    assert "not verified yet" in part
+
+
+def test_pictures_of_others_stay_in_the_standard_preview(series, owner_client):
+    dataset = series.dataset_key.dataset
+    mine = FilterOutput.objects.get(kind="Picture").datafile
+    assert "Preview Images" not in body(owner_client, address(series))
+    other = portal.DataFile.objects.create(
+        dataset=dataset, filename="drawing.png", size=3, md5sum="0" * 32, mimetype="image/png"
+    )
+    portal.DataFileObject.objects.bulk_create(
+        [
+            portal.DataFileObject(
+                datafile=other, storage_box=mine.file_objects.get().storage_box, uri="d.png", verified=True
+            )
+        ]
+    )
+    page = body(owner_client, address(series))
+    preview = page[page.index("Preview Images") :]
+    assert "drawing.png" in preview
+    assert mine.filename not in preview[: preview.index("metadata-pane")]
+
+
+@pytest.mark.parametrize("lost", ["never built", "not collected"])
+def test_without_the_viewer_there_is_the_picture(series, owner_client, monkeypatch, lost):
+    real = views.finders.find, views.staticfiles_storage.url
+    if lost == "never built":
+        monkeypatch.setattr(views.finders, "find", lambda name: None if "niivue" in name else real[0](name))
+    else:
+
+        def url(name: str) -> str:
+            if "niivue" in name:
+                raise ValueError("Missing staticfiles manifest entry")
+            return real[1](name)
+
+        monkeypatch.setattr(views.staticfiles_storage, "url", url)
+        monkeypatch.setattr(views.finders, "find", lambda name: name)
+    part = ours(body(owner_client, address(series)))
+    assert "The viewer is not installed here, so this is the picture." in part
+    assert FilterOutput.objects.get(kind="Picture").datafile.download_url in part
+
+
+def test_text_from_scanners_and_filters_is_never_markup(add, owner_client, instrument):
+    series = add(overrides={"SeriesDescription": HOSTILE, "ProtocolName": HOSTILE})
+    FilterRun.objects.filter(filter="minc").update(state="failed", reason=HOSTILE, converter=HOSTILE)
+    Series.objects.filter(pk=series.pk).update(left_out=HOSTILE, modality="<b>")
+    add(4, overrides={"SeriesDescription": HOSTILE}, convert=False)
+    page = body(owner_client, address(series))
+    assert "<script>alert" not in page and "<b>" not in re.sub(r"<b>(?=\w)", "", ours(page))
+    # In heading and list, the facts, both reasons and the converter
+    assert ours(page).count("&lt;script&gt;alert") >= 6
+
+
+# Who is shown it
+
+
+def test_a_member_of_the_projects_group_sees_all_of_it(series, django_user_model):
+    member = person(django_user_model, "rhea", "Project 12345")
+    part = ours(body(member, address(series)))
+    for file in files_of(series):
+        assert f'href="{file.download_url}"' in part
+        assert member.get(file.download_url).status_code == 200
+
+
+@pytest.mark.parametrize("who", ["stranger", "anonymous"])
+def test_others_are_shown_nothing(series, django_user_model, who):
+    client = person(django_user_model, "sten") if who == "stranger" else Client()
+    pages = [address(series), own_address(series)]
+    paths = pages + [f"{page}?series={series.pk}" for page in pages]
+    paths += [file.download_url for file in files_of(series)]
+    for path in paths:
+        answer = client.get(path)
+        assert answer.status_code in (401, 403) or "/login" in answer.get("Location", ""), path
+        content = answer.content if not answer.streaming else b""
+        assert b"phantom" not in content and series.series_uid.encode() not in content
+
+
+def test_a_dataset_that_is_not_there_is_not_found(owner_client, series):
+    assert owner_client.get(reverse("tardis_imagetrove:dataset", args=[99999])).status_code in (403, 404)
+
+
+def test_who_may_look_and_not_download_gets_no_addresses_of_files(series):
+    for experiment in series.dataset_key.dataset.experiments.all():
+        experiment.public_access = experiment.PUBLIC_ACCESS_METADATA
+        experiment.save()
+    part = ours(body(Client(), address(series)))
+    assert "You may see this dataset, but not download its files." in part
+    assert "450 ms" in part
+    for file in files_of(series):
+        assert file.download_url not in part
+    assert "<img" not in part and "imagetrove-viewer" not in part
+
+
+def test_a_series_of_another_dataset_cannot_be_asked_for(series, add, owner_client):
+    elsewhere = add(5, overrides={"SeriesDescription": "secret elsewhere"})
+    assert elsewhere.dataset_key != series.dataset_key
+    for wanted in (elsewhere.pk, "nonsense", "", "0", "-1", "9" * 400):
+        part = ours(body(owner_client, f"{address(series)}?series={wanted}"))
+        assert "secret elsewhere" not in part
+        assert series.series_uid in part
+
+
+@pytest.mark.skipif(
+    not any(field.name == "sensitive" for field in portal.ParameterName._meta.get_fields()),
+    reason="only MyTARDIS 5.0 marks parameters as sensitive",
+)
+def test_sensitive_parameters_are_for_those_who_may_see_them(series, owner_client, django_user_model):
+    portal.ParameterName.objects.filter(name="EchoTime").update(sensitive=True)
+    member = person(django_user_model, "rhea", "Project 12345")
+    assert "Echo Time" in ours(body(owner_client, address(series)))
+    assert "Echo Time" not in ours(body(member, address(series)))
+
+
+@pytest.mark.skipif(
+    "datafileacl" not in apps.all_models["tardis_portal"],
+    reason="only MyTARDIS 5.0 has access rights per object",
+)
+def test_files_with_rights_of_their_own_are_shown_by_them(settings, add, owner, django_user_model):
+    settings.ONLY_EXPERIMENT_ACLS = False
+    series = add()
+    member = person(django_user_model, "rhea", "Project 12345")
+    hidden = FilterOutput.objects.get(kind="MINC").datafile
+    kept = FilterOutput.objects.get(kind="Sidecar").datafile
+    group = Group.objects.get(name="Project 12345")
+    portal.DatafileACL.objects.filter(datafile=hidden, group=group).delete()
+    portal.DatafileACL.objects.filter(datafile=kept, group=group).update(canDownload=False)
+    part = ours(body(member, address(series)))
+    assert hidden.filename not in part
+    assert kept.filename in part and kept.download_url not in part
+    assert "not yours to download" in part
+
+
+# Many series
+
+
+def many(series: Series, count: int) -> None:
+    """Give the series' dataset further series, with an archive, a picture and parameters each."""
+    key: DatasetKey = series.dataset_key
+    picture = FilterOutput.objects.get(kind="Picture").datafile
+    box = picture.file_objects.get().storage_box
+    numbers = range(100, 100 + count)
+    made = Series.objects.bulk_create(
+        Series(
+            series_uid=f"2.25.88{n}",
+            description=f"run {n}",
+            modality="MR",
+            configuration=series.configuration,
+            state="partial" if n % 10 == 0 else "done",
+            dataset_key=key,
+            directory=f"{n:04}_run",
+        )
+        for n in numbers
+    )
+    made = list(Series.objects.filter(series_uid__in=[one.series_uid for one in made]).order_by("directory"))
+    names = [f"{one.directory}{end}" for one in made for end in (".zip", ".png")]
+    portal.DataFile.objects.bulk_create(
+        portal.DataFile(
+            dataset=key.dataset,
+            directory=name[:8],
+            filename=name,
+            size=1,
+            md5sum="0" * 32,
+            mimetype="image/png" if name.endswith("png") else "application/zip",
+        )
+        for name in names
+    )
+    files = {file.filename: file for file in portal.DataFile.objects.filter(dataset=key.dataset)}
+    portal.DataFileObject.objects.bulk_create(
+        portal.DataFileObject(datafile=files[name], storage_box=box, uri=name, verified=True)
+        for name in names
+    )
+    Archive.objects.bulk_create(
+        Archive(series=one, version=1, datafile=files[f"{one.directory}.zip"], sha512="0", instance_count=1)
+        for one in made
+    )
+    archives = {archive.series_id: archive for archive in Archive.objects.filter(series__in=made)}
+    FilterRun.objects.bulk_create(
+        FilterRun(archive=archives[one.pk], filter="picture", state="done") for one in made
+    )
+    runs = {run.archive_id: run for run in FilterRun.objects.filter(archive__series__in=made)}
+    FilterOutput.objects.bulk_create(
+        FilterOutput(run=runs[archives[one.pk].pk], datafile=files[f"{one.directory}.png"], kind="Picture")
+        for one in made
+    )
+    schema = portal.Schema.objects.get(namespace=SCHEMA)
+    uid_name = portal.ParameterName.objects.get(schema=schema, name="SeriesInstanceUID")
+    portal.DatasetParameterSet.objects.bulk_create(
+        portal.DatasetParameterSet(schema=schema, dataset=key.dataset) for _ in made
+    )
+    sets = portal.DatasetParameterSet.objects.filter(dataset=key.dataset, datasetparameter=None)
+    portal.DatasetParameter.objects.bulk_create(
+        portal.DatasetParameter(parameterset=a_set, name=uid_name, string_value=one.series_uid)
+        for a_set, one in zip(sets.order_by("pk"), made, strict=True)
+    )
+
+
+def test_five_hundred_series_take_no_more_queries_than_thirty(series, owner_client):
+    def queries() -> tuple[int, str]:
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
+            page = body(owner_client, f"{own_address(series)}?series={series.pk}")
+        return len(captured), page
+
+    many(series, 29)
+    queries()  # what is cached from the first page on is not counted
+    few, _ = queries()
+    Series.objects.exclude(pk=series.pk).delete()
+    portal.DataFile.objects.filter(filename__contains="_run.").delete()
+    many(series, 499)
+    number, page = queries()
+    assert number <= few
+    part = ours(page)
+    assert part.count("data-series=") == 500 and "500 series" in part
+    images = re.findall(r"<img[^>]*>", part)
+    assert len(images) == 501 and all('loading="lazy"' in image for image in images)
+    # Only the shown series' metadata are in MyTARDIS's own pane.
+    assert "2.25.88100" not in page and series.series_uid in page[page.index('id="metadata-pane') :]
+    assert len(page) < 1_000_000
+
+
+def test_one_of_many_is_chosen_by_its_address(series, owner_client):
+    many(series, 30)
+    other = Series.objects.get(directory="0120_run")
+    part = ours(body(owner_client, f"{address(series)}?series={other.pk}"))
+    assert re.search(rf'data-series="{other.pk}" aria-current="true"', part)
+    assert part.count("aria-current") == 1
+    assert 'id="imagetrove-title">run 120<' in part
+    states = re.sub(r"<[^>]+>|\s+", " ", part[: part.index("imagetrove-lines")])
+    assert re.search(r"Archived, converted in part\s+3\b", states)
