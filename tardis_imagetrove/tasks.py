@@ -90,8 +90,19 @@ def queue_again(series: Series) -> list[str]:
     return names
 
 
+def worker_names(seconds: float = 2.0) -> list[str]:
+    """Names of the workers that answer; none where the broker cannot carry such a question."""
+    try:
+        return sorted(tardis_app.control.inspect(timeout=seconds).ping() or ())
+    except Exception:  # each transport has its own
+        return []
+
+
 def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
     try:
-        task.apply_async(arguments, retry=False)
+        # Connected here, since what Celery does by itself tries for six seconds, whatever it is told.
+        with tardis_app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            task.apply_async(arguments, retry=False, connection=broker)
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

@@ -360,6 +360,13 @@ class MyTardis(ABC):
             self._remove_orphan(storage, box, record.uri)
 
     @staticmethod
+    def box_id(name: str) -> int | None:
+        """Id of the storage box of that name, if there is one."""
+        from tardis.tardis_portal.models import StorageBox
+
+        return StorageBox.objects.filter(name=name).values_list("pk", flat=True).first()
+
+    @staticmethod
     def dataset_exists(dataset_id: int) -> bool:
         from tardis.tardis_portal.models import Dataset
 

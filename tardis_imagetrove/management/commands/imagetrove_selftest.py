@@ -1,0 +1,61 @@
+"""``manage.py imagetrove_selftest``: try the whole way of a series on the running site."""
+
+from __future__ import annotations
+
+import signal
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...mytardis import mytardis
+from ...scu import Peer
+from ...selftest import Outcome, SelfTest, new_token
+
+
+class Command(BaseCommand):
+    help = (
+        "Send a generated series to the running receiver as an instrument would, wait for it, check archive, "
+        "conversions, metadata, permission and download, and remove all of it again. Ends with status 0 if all is well."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="where the receiver is (default: 127.0.0.1)")
+        parser.add_argument("--port", type=int, default=4242)
+        parser.add_argument("--ae-title", default="IMAGETROVE", help="what the receiver is called")
+        parser.add_argument(
+            "--timeout",
+            type=float,
+            default=120,
+            help="seconds that archiving, and then each conversion, may take (default: 120)",
+        )
+        parser.add_argument("--storage-box", help="name of the box to use (default: MyTARDIS's default)")
+        parser.add_argument(
+            "--remove", metavar="TOKEN", help="only remove what a self-test that was killed has left"
+        )
+
+    def handle(self, **options: object) -> None:
+        box_id = None
+        if options["storage_box"]:
+            box_id = mytardis().box_id(options["storage_box"])
+            if box_id is None:
+                raise CommandError(f"There is no storage box {options['storage_box']!r}.")
+        token = options["remove"] or new_token()
+        peer = Peer(options["host"], options["port"], options["ae_title"], "IMAGETROVE_TEST")
+        test = SelfTest(token, peer, options["timeout"], box_id, self._tell)
+        self.stdout.write(f"self-test {token}")
+        # What is made must also be removed when an operator or a service manager stops it.
+        former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            well = test.remove() if options["remove"] else test.run()
+        except KeyboardInterrupt:
+            raise CommandError(f"interrupted; --remove {token} removes what may be left") from None
+        finally:
+            signal.signal(signal.SIGTERM, former)
+        if not well:
+            raise CommandError(f"{test.failures} step{'s' if test.failures > 1 else ''} failed")
+        self.stdout.write("All is well.")
+
+    def _tell(self, outcome: Outcome) -> None:
+        self.stdout.write(f"{outcome.step:<16} {'ok' if outcome.ok else 'FAILED':<7} {outcome.text}")
+        if outcome.look_at:
+            self.stdout.write(f"{'':<16} look at: {outcome.look_at}")
+        self.stdout.flush()
