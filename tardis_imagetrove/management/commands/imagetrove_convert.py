@@ -169,7 +169,7 @@ class Command(BaseCommand):
             self.stdout.write(f"Not run, since {instrument} does not list it: {', '.join(names)}")
         self.stdout.write(
             f"{_runs(len(marked.runs))} of {len(marked.series)} series to be done;"
-            f" {marked.up_to_date} up to date{'' if force else ' (--force does them again)'}."
+            f" {marked.up_to_date} up to date{' (--force does them again)' if marked.up_to_date else ''}."
         )
         try:
             for run_id in marked.runs:
