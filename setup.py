@@ -19,6 +19,7 @@ TEST = [
     "joserfc>=1.0",
     "psycopg2-binary>=2.9",
     "moto[server]>=5.0",
+    "websocket-client>=1.6",
 ]
 
 setup(

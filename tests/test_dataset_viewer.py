@@ -1,0 +1,235 @@
+"""The viewer on the dataset page, as somebody with a browser and a keyboard finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.conf import settings as django_settings
+from tardis.tardis_portal import models as portal
+
+from tardis_imagetrove.models import FilterOutput, Series
+
+from .browser import NO_WEBGL, SOFTWARE_WEBGL, Browser
+from .test_dataset_page import add, address, instrument, many, series, shown_for_the_schema, signed_in  # noqa: F401
+
+pytestmark = [pytest.mark.peer, pytest.mark.django_db(transaction=True)]
+
+NIIVUE = (
+    Path(__file__).resolve().parent.parent / "tardis_imagetrove/static/tardis_imagetrove/niivue/niivue.umd.js"
+)
+CANVAS = ".imagetrove-canvas canvas"
+SAID = "document.querySelector('.imagetrove-said').textContent"
+ARROWS = {"ArrowUp": 38, "ArrowDown": 40, "ArrowRight": 39, "ArrowLeft": 37, "PageUp": 33, "Home": 36}
+
+
+@pytest.fixture
+def browse(tmp_path, live_server):
+    """Opens browsers that are signed in as ``owner`` and shows them a page."""
+    opened = []
+
+    def open_page(series: Series, owner, *options: str, size: tuple[int, int] = (1280, 1000)) -> Browser:  # noqa: F811
+        browser = Browser(tmp_path / f"browser-{len(opened)}", *(options or SOFTWARE_WEBGL))
+        opened.append(browser)
+        browser.resize(*size, mobile=size[0] < 500)
+        session = signed_in(owner).cookies[django_settings.SESSION_COOKIE_NAME]
+        browser.cookie(session.key, session.value, live_server.url)
+        browser.go(live_server.url + address(series))
+        return browser
+
+    yield open_page
+    for browser in opened:
+        browser.close()
+
+
+def open_viewer(browser: Browser) -> None:
+    if not NIIVUE.exists():
+        pytest.skip("NiiVue was not fetched: make viewer")
+    browser.wait("!document.querySelector('.imagetrove-load')?.hidden")
+    browser.click(".imagetrove-load")
+    browser.wait("!document.querySelector('.imagetrove-controls').hidden")
+
+
+def canvas(browser: Browser) -> np.ndarray:
+    """What the canvas shows within its frame of focus, once it has stopped changing."""
+    before = None
+    for _ in range(50):
+        browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        now = np.asarray(browser.picture(CANVAS)).astype(int)[6:-6, 6:-6]
+        if before is not None and before.shape == now.shape and (before == now).all():
+            return now
+        before = now
+    raise AssertionError("the canvas does not come to rest")
+
+
+def slices(browser: Browser) -> list[int]:
+    """The slices that the sliders show: axial, coronal, sagittal, counted from 1."""
+    return browser.run("[...document.querySelectorAll('[data-axis]')].map(slider => Number(slider.value))")
+
+
+def press(browser: Browser, name: str) -> None:
+    browser.key(name, ARROWS[name])
+
+
+def test_the_volume_is_drawn_and_scrolled_by_the_keyboard(series, owner, browse, live_server):  # noqa: F811
+    volume = FilterOutput.objects.get(kind="NIfTI").datafile
+    browser = browse(series, owner)
+    assert not any(volume.download_url in url or "niivue" in url for url in browser.requested)
+    open_viewer(browser)
+    first = canvas(browser)
+    grey = first[np.ptp(first, axis=2) < 8].mean(axis=1)
+    # Slices have many greys; an empty canvas has one colour.
+    assert len(np.unique(grey.round())) > 30 and grey.std() > 20
+    assert slices(browser) == [4, 13, 11]  # the middles of 6 slices, 24 rows, 20 columns
+    assert browser.run(f"document.activeElement === document.querySelector('{CANVAS}')")
+
+    seen = [first]
+    for name, there in (
+        ("ArrowUp", [5, 13, 11]),
+        ("ArrowRight", [5, 13, 12]),
+        ("PageUp", [5, 14, 12]),
+        ("ArrowDown", [4, 14, 12]),
+        ("ArrowLeft", [4, 14, 11]),
+    ):
+        press(browser, name)
+        assert slices(browser) == there
+        seen.append(canvas(browser))
+        assert (np.abs(seen[-1] - seen[-2]).max(axis=2) > 30).mean() > 0.01, name
+    press(browser, "Home")
+    assert slices(browser) == [4, 13, 11]
+    assert (np.abs(canvas(browser) - first) > 30).mean() < 0.001
+    for _ in range(20):
+        press(browser, "ArrowUp")
+    assert slices(browser)[0] == 6
+    assert "slice 6 of 6" in browser.run(
+        "document.getElementById('imagetrove-axial').ariaValueText ?? document.getElementById('imagetrove-axial').getAttribute('aria-valuetext')"
+    )
+
+    own = (live_server.url, "data:", "blob:", "about:")
+    assert [url for url in browser.requested if not url.startswith(own)] == []
+    assert sum(volume.download_url in url for url in browser.requested) == 1
+    assert browser.trouble == []
+
+
+def test_planes_sliders_and_window_change_what_is_drawn(series, owner, browse):  # noqa: F811
+    browser = browse(series, owner)
+    open_viewer(browser)
+    three = canvas(browser)
+    browser.click('[data-view="0"]')
+    one = canvas(browser)
+    assert (np.abs(one - three).max(axis=2) > 30).mean() > 0.05
+    assert browser.run("document.querySelector('[data-view=\"0\"]').getAttribute('aria-pressed')") == "true"
+    browser.run("document.getElementById('imagetrove-axial').focus()")
+    press(browser, "ArrowLeft")
+    assert slices(browser)[0] == 3
+    assert (np.abs(canvas(browser) - one).max(axis=2) > 30).mean() > 0.01
+    bright = canvas(browser).mean()
+    browser.run("document.getElementById('imagetrove-white').focus()")
+    press(browser, "Home")
+    assert canvas(browser).mean() > bright + 10
+    assert browser.trouble == []
+
+
+def test_every_control_has_a_name_and_a_visible_focus(series, owner, browse):  # noqa: F811
+    browser = browse(series, owner)
+    open_viewer(browser)
+    nameless = browser.run(
+        "[...document.querySelectorAll('#imagetrove :is(input:not([type=hidden]), select, button, a, canvas)')]"
+        ".filter(e => e.checkVisibility() && !(e.labels?.length || e.getAttribute('aria-label') ||"
+        " e.textContent.trim() || e.querySelector('img[alt]:not([alt=\"\"])'))).map(e => e.outerHTML)"
+    )
+    assert nameless == []
+    reached = []
+    browser.run(f"document.querySelector('{CANVAS}').focus()")
+    for _ in range(10):
+        browser.key("Tab", 9)
+        reached.append(browser.run("document.activeElement.id || document.activeElement.textContent.trim()"))
+        style = browser.run(
+            "(s => [s.outlineStyle, s.outlineWidth])(getComputedStyle(document.activeElement))"
+        )
+        assert style[0] != "none" and style[1] != "0px", reached
+    assert {"Three planes", "Axial", "imagetrove-axial", "imagetrove-sagittal", "imagetrove-white"} <= set(
+        reached
+    )
+
+
+def test_without_webgl_there_is_the_picture_and_a_line_that_says_so(series, owner, browse):  # noqa: F811
+    browser = browse(series, owner, *NO_WEBGL)
+    browser.wait(SAID)
+    assert "does not offer WebGL 2" in browser.run(SAID) or not NIIVUE.exists()
+    assert browser.run("document.querySelector('.imagetrove-load').hidden")
+    browser.run("document.querySelector('.imagetrove-picture img').scrollIntoView({behavior: 'instant'})")
+    assert browser.wait("document.querySelector('.imagetrove-picture img').naturalWidth") > 300
+    assert np.asarray(browser.picture(".imagetrove-picture img")).std() > 10
+
+
+def test_a_download_that_mytardis_refuses_is_told(series, owner, browse):  # noqa: F811
+    browser = browse(series, owner)
+    if not NIIVUE.exists():
+        pytest.skip("NiiVue was not fetched: make viewer")
+    browser.wait("!document.querySelector('.imagetrove-load').hidden")
+    browser.call("Network.clearBrowserCookies")
+    browser.click(".imagetrove-load")
+    browser.wait(f"{SAID}.includes('cannot be shown')")
+    assert "signed out" in browser.run(SAID)
+    assert browser.run("document.querySelector('.imagetrove-picture').checkVisibility()")
+
+
+def test_a_broken_file_is_told_and_the_picture_comes_back(series, owner, browse):  # noqa: F811
+    file = FilterOutput.objects.get(kind="NIfTI").datafile
+    path = Path(file.file_objects.get().get_full_path())
+    path.write_bytes(b"\x1f\x8b no gzip at all")
+    portal.DataFile.objects.filter(pk=file.pk).update(size=path.stat().st_size)
+    browser = browse(series, owner)
+    if not NIIVUE.exists():
+        pytest.skip("NiiVue was not fetched: make viewer")
+    browser.wait("!document.querySelector('.imagetrove-load').hidden")
+    browser.click(".imagetrove-load")
+    browser.wait(f"{SAID}.includes('cannot be shown')")
+    assert browser.run("document.querySelector('.imagetrove-picture').checkVisibility()")
+    assert not browser.run("document.querySelector('.imagetrove-load').hidden")
+
+
+def test_one_of_five_hundred_series_is_found_and_chosen_by_the_keyboard(series, owner, browse):  # noqa: F811
+    many(series, 499)
+    browser = browse(series, owner)
+    browser.wait("!document.querySelector('.imagetrove-filter').hidden")
+    assert sum("iiif" in url or "_run" in url for url in browser.requested) < 60
+    browser.run("document.getElementById('imagetrove-filter').focus()")
+    for letter in "run 321":
+        browser.key(letter, ord(letter.upper()), letter)
+    visible = "[...document.querySelectorAll('.imagetrove-lines li')].filter(line => line.checkVisibility())"
+    assert browser.wait(f"{visible}.length") == 1
+    assert (
+        browser.run("document.querySelector('.imagetrove-filter [role=status]').textContent")
+        == "1 of 500 series"
+    )
+    browser.run(f"{visible}[0].querySelector('a').focus()")
+    browser.key("Enter", 13, "\r")
+    browser.wait("document.getElementById('imagetrove-title').textContent == 'run 321'")
+    assert browser.run("document.activeElement.id") == "imagetrove-series"
+    assert browser.run("document.querySelector('#imagetrove [aria-current]').textContent").split()[:2] == [
+        "run",
+        "321",
+    ]
+    wanted = Series.objects.get(description="run 321")
+    assert f"series={wanted.pk}" in browser.run("location.search")
+    assert wanted.series_uid in browser.run("document.getElementById('metadata-pane').textContent")
+    browser.run("history.back()")
+    browser.wait("document.getElementById('imagetrove-title').textContent != 'run 321'")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_of_the_page_is_wider_than_the_screen(series, owner, browse, width):  # noqa: F811
+    many(series, 12)
+    Series.objects.filter(description="run 105").update(description="averyveryverylongname" * 12)
+    browser = browse(series, owner, size=(width, 844))
+    if NIIVUE.exists():
+        open_viewer(browser)
+    wide = browser.run(
+        f"[...document.querySelectorAll('#imagetrove *')].filter(e => e.getBoundingClientRect().right > {width} + 1"
+        " && !e.closest('.imagetrove-lines')).map(e => e.outerHTML.slice(0, 120))"
+    )
+    assert wide == []
+    assert browser.run("document.documentElement.scrollWidth") <= width
