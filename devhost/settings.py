@@ -23,6 +23,12 @@ for _folder in (str(REPOSITORY), str(DEVHOST_DIR)):
 from devhost import file_broker  # noqa: E402
 
 
+def _remove(folder, owner):
+    """Remove a test run's folder at its end; a forked child's end is not it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _folder_of_state():
     """The folder of all state; a test run has one of its own, which its child processes share."""
     named = os.environ.get("DEVHOST_STATE")
@@ -30,7 +36,7 @@ def _folder_of_state():
         return Path(named).resolve()
     if "pytest" in sys.modules:  # PYTEST_VERSION is there from pytest 8.2 on only
         made = Path(tempfile.mkdtemp(prefix="devhost-"))
-        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        atexit.register(_remove, made, os.getpid())
         os.environ["DEVHOST_STATE"] = str(made)
         return made
     return REPOSITORY / ".demo"
