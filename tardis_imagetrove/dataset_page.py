@@ -194,7 +194,7 @@ def gather(request: HttpRequest, dataset_id: int, wanted: str, may_download: boo
     chosen = None
     if found:
         index = next((i for i, series in enumerate(found) if str(series.pk) == wanted), 0)
-        chosen = _chosen(request, dataset_id, found[index], lines[index], may_download)
+        chosen = _chosen(request, dataset_id, found[index], lines[index])
     return DatasetPage(
         lines=lines,
         summary=tuple(Counter(line.stand for line in lines).most_common()),
@@ -226,13 +226,11 @@ def _thumbnails(dataset_id: int) -> dict[int, str]:
     return {series_id: thumbnail_url(datafile_id, *THUMBNAIL) for series_id, datafile_id in newest.items()}
 
 
-def _chosen(
-    request: HttpRequest, dataset_id: int, series: Series, line: SeriesLine, may_download: bool
-) -> ChosenSeries:
+def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesLine) -> ChosenSeries:
     archives = list(series.archives.order_by("-version").prefetch_related("runs__outputs"))
     newest = archives[0] if archives else None
     runs = list(newest.runs.all()) if newest else []
-    files = _Files(request, dataset_id, archives, may_download)
+    files = _Files(request, dataset_id, archives)
     return ChosenSeries(
         line=line,
         uid=series.series_uid,
@@ -255,16 +253,12 @@ def _chosen(
 class _Files:
     """The files of a series' archives, with what the visitor may do with each."""
 
-    def __init__(
-        self, request: HttpRequest, dataset_id: int, archives: list[Archive], may_download: bool
-    ) -> None:
+    def __init__(self, request: HttpRequest, dataset_id: int, archives: list[Archive]) -> None:
         ids = [datafile_id for archive in archives for _, datafile_id in _made(archive)]
         portal = mytardis()
         viewable = portal.viewable_datafiles(request, dataset_id, ids)
         self._files = {pk: file for pk, file in stored_files(ids).items() if pk in viewable}
-        self._allowed = (
-            portal.downloadable_datafiles(request, dataset_id, viewable) if may_download else frozenset()
-        )
+        self._allowed = portal.downloadable_datafiles(request, dataset_id, viewable)
 
     def to_have(self, datafile_id: int) -> StoredFile | None:
         """The file, if it is there and the visitor may download it."""

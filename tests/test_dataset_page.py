@@ -321,13 +321,15 @@ def test_a_dataset_that_is_not_there_is_not_found(owner_client, series):
     assert owner_client.get(reverse("tardis_imagetrove:dataset", args=[99999])).status_code in (403, 404)
 
 
-def test_who_may_look_and_not_download_gets_no_addresses_of_files(series):
+def test_who_may_look_and_not_download_gets_no_addresses_of_files(series, add):
+    add(4)
     for experiment in series.dataset_key.dataset.experiments.all():
         experiment.public_access = experiment.PUBLIC_ACCESS_METADATA
         experiment.save()
     part = ours(body(Client(), address(series)))
     assert "You may see this dataset, but not download its files." in part
     assert "450 ms" in part
+    assert part.count("data-series=") == 2
     for file in files_of(series):
         assert file.download_url not in part
     assert "<img" not in part and "imagetrove-viewer" not in part
