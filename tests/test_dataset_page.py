@@ -380,7 +380,7 @@ def test_files_with_rights_of_their_own_are_shown_by_them(settings, add, owner, 
 def many(series: Series, count: int) -> None:
     """Give the series' dataset further series, with an archive, a picture and parameters each."""
     key: DatasetKey = series.dataset_key
-    picture = FilterOutput.objects.get(kind="Picture").datafile
+    picture = FilterOutput.objects.get(kind="Picture", run__archive__series=series).datafile
     box = picture.file_objects.get().storage_box
     numbers = range(100, 100 + count)
     made = Series.objects.bulk_create(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from django.conf import settings as django_settings
@@ -129,6 +131,45 @@ def test_planes_sliders_and_window_change_what_is_drawn(series, owner, browse): 
     press(browser, "Home")
     assert canvas(browser).mean() > bright + 10
     assert browser.trouble == []
+
+
+def replace(series: Series, data: np.ndarray) -> None:  # noqa: F811
+    """Put another image in the place of the series' NIfTI."""
+    file = FilterOutput.objects.get(kind="NIfTI", run__archive__series=series).datafile
+    path = Path(file.file_objects.get().get_full_path())
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(data, np.diag([2, 2, 3, 1])).to_bytes()))
+    portal.DataFile.objects.filter(pk=file.pk).update(size=path.stat().st_size)
+
+
+def test_a_time_series_is_scrolled_through_time(series, owner, browse):  # noqa: F811
+    ramp = np.indices((20, 24, 6)).sum(axis=0).astype("int16")
+    replace(series, np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1))
+    browser = browse(series, owner)
+    open_viewer(browser)
+    first = canvas(browser)
+    assert browser.run("document.querySelector('output[for=imagetrove-time]').textContent") == "1 / 3"
+    browser.run("document.getElementById('imagetrove-time').focus()")
+    press(browser, "ArrowRight")
+    assert browser.run("document.querySelector('output[for=imagetrove-time]').textContent") == "2 / 3"
+    assert (np.abs(canvas(browser) - first).max(axis=2) > 30).mean() > 0.1
+
+
+def test_colours_are_shown_as_they_are(series, owner, browse):  # noqa: F811
+    colours = np.zeros((20, 24, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colours["R"][:10], colours["B"][10:] = 200, 200
+    replace(series, colours)
+    browser = browse(series, owner)
+    open_viewer(browser)
+    seen = canvas(browser)
+    assert (seen[..., 0] > seen[..., 2] + 100).mean() > 0.1
+    assert (seen[..., 2] > seen[..., 0] + 100).mean() > 0.1
+    # Radiological: the patient's right, the last of the first axis, is on the left.
+    row = seen[len(seen) * 3 // 4]
+    assert (row[:, 2] > row[:, 0] + 100).nonzero()[0].mean() < (row[:, 0] > row[:, 2] + 100).nonzero()[
+        0
+    ].mean()
+    assert not browser.run("document.getElementById('imagetrove-black').checkVisibility()")
+    assert not browser.run("document.getElementById('imagetrove-time').checkVisibility()")
 
 
 def test_every_control_has_a_name_and_a_visible_focus(series, owner, browse):  # noqa: F811

@@ -240,8 +240,7 @@ class Viewer {
       sliceType: THREE_PLANES,
       multiplanarShowRender: 0,
       crosshairColor: [0.92, 0.77, 0.38, 0.8],
-      crosshairWidth: 0.45,
-      crosshairWidthUnit: 'percent',
+      crosshairWidthUnit: 'mm',
       crosshairGap: 4,
       multiplanarPadPixels: 8,
       sagittalNoseLeft: true,
@@ -263,6 +262,8 @@ class Viewer {
     // The shape of NiiVue's grid: coronal and sagittal plane side by side over the axial one.
     const [x, y, z] = this.lengths.map((length, axis) => length * nv.volumes[0].pixDimsRAS[axis + 1]);
     box.style.setProperty('--it-shape', Math.min(2.5, Math.max(0.8, (x + y) / (y + z))).toFixed(3));
+    // Lines of less than a pixel are not drawn at all.
+    nv.opts.crosshairWidth = (1.6 * Math.max((x + y) / box.clientWidth, (y + z) / box.clientHeight)) / window.devicePixelRatio;
     this.control(canvas);
     canvas.focus({ preventScroll: true });
   }
