@@ -56,6 +56,10 @@ class Refusal:
     words: str
 
 
+ATTEMPTS = 3
+"""How often an instance is sent that gets no answer: pynetdicom may miss one that comes too quickly."""
+
+
 @dataclass(frozen=True)
 class Sent:
     """What became of each instance, by SOPInstanceUID, in the order of sending."""
@@ -106,16 +110,28 @@ def send(datasets: Iterable[Dataset], peer: Peer) -> Sent:
     acknowledged: list[str] = []
     refused: list[Refusal] = []
     for group in _by_room(datasets):
-        association = _associate(peer, dict.fromkeys(map(_kind, group)))
-        try:
-            for dataset in group:
-                words = _store(association, dataset)
-                if words:
-                    refused.append(Refusal(str(dataset.SOPInstanceUID), words))
-                else:
-                    acknowledged.append(str(dataset.SOPInstanceUID))
-        finally:
-            association.release()
+        pending = [(dataset, "") for dataset in group]
+        for _ in range(ATTEMPTS):
+            association = _associate(peer, dict.fromkeys(_kind(dataset) for dataset, _ in pending))
+            unanswered = []
+            try:
+                for dataset, _ in pending:
+                    uid = str(dataset.SOPInstanceUID)
+                    try:
+                        words = _store(association, dataset)
+                    except _Unanswered as error:
+                        unanswered.append((dataset, str(error)))
+                        continue
+                    if words:
+                        refused.append(Refusal(uid, words))
+                    else:
+                        acknowledged.append(uid)
+            finally:
+                association.release()
+            pending = unanswered
+            if not pending:
+                break
+        refused += [Refusal(str(dataset.SOPInstanceUID), words) for dataset, words in pending]
     return Sent(tuple(acknowledged), tuple(refused))
 
 
@@ -148,15 +164,27 @@ def _associate(peer: Peer, kinds: Iterable[tuple[UID, UID | None]]) -> Associati
     raise CannotSend(f"{peer} does not answer")
 
 
+class _Unanswered(Exception):
+    """Nothing is known of what became of an instance; sending it again is no harm."""
+
+
 def _store(association: Association, dataset: Dataset) -> str:
-    """Send one instance; returns why it was refused, or nothing."""
+    """Send one instance; returns why it was refused, or nothing.
+
+    Raises:
+        _Unanswered: the receiver said neither.
+    """
     if not association.is_established:
-        return "the association had ended"
+        raise _Unanswered("the association had ended")
     try:
         status = association.send_c_store(dataset)
-    except (ValueError, RuntimeError, AttributeError) as error:  # of pynetdicom, before or amid sending
+    except RuntimeError as error:
+        raise _Unanswered(str(error)) from error
+    except (ValueError, AttributeError) as error:  # of pynetdicom, before or amid sending
         return str(error)
-    return "" if status and status.Status == _SUCCESS else _words(status)
+    if not status:
+        raise _Unanswered("no answer")
+    return "" if status.Status == _SUCCESS else _words(status)
 
 
 def _words(status: Dataset) -> str:
