@@ -13,8 +13,9 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import Verification
 
 from .dicom import UnreadableFile
@@ -89,11 +90,14 @@ def echo(peer: Peer) -> None:
     Raises:
         CannotSend: it is not, or says no.
     """
-    association = _associate(peer, [(Verification, None)])
-    try:
-        status = association.send_c_echo()
-    finally:
-        association.release()
+    for _ in range(ATTEMPTS):
+        association = _associate(peer, [(Verification, None)])
+        try:
+            status = association.send_c_echo()
+        finally:
+            association.release()
+        if status:
+            break
     if not status or status.Status != _SUCCESS:
         raise CannotSend(f"{peer} answers C-ECHO with {_words(status)}")
 
@@ -105,14 +109,20 @@ def send(datasets: Iterable[Dataset], peer: Peer) -> Sent:
         datasets: as :func:`read` reads them, with their file meta information.
 
     Raises:
-        CannotSend: the receiver takes no association. What happens to one instance ends up in the answer.
+        CannotSend: the receiver takes no association. What happens once it has ends up in the answer.
     """
     acknowledged: list[str] = []
     refused: list[Refusal] = []
     for group in _by_room(datasets):
         pending = [(dataset, "") for dataset in group]
         for _ in range(ATTEMPTS):
-            association = _associate(peer, dict.fromkeys(_kind(dataset) for dataset, _ in pending))
+            try:
+                association = _associate(peer, dict.fromkeys(_kind(dataset) for dataset, _ in pending))
+            except CannotSend as error:
+                if not acknowledged and not refused:
+                    raise
+                pending = [(dataset, str(error)) for dataset, _ in pending]
+                break
             unanswered = []
             try:
                 for dataset, _ in pending:
@@ -155,12 +165,20 @@ def _associate(peer: Peer, kinds: Iterable[tuple[UID, UID | None]]) -> Associati
     entity.connection_timeout = peer.seconds
     for sop_class, syntax in kinds:
         entity.add_requested_context(sop_class, syntax)
-    association = entity.associate(peer.host, peer.port, ae_title=peer.called)
+    # Seen here, since pynetdicom forgets a rejection when the connection is closed right behind it.
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def note(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
+    association = entity.associate(
+        peer.host, peer.port, ae_title=peer.called, evt_handlers=[(evt.EVT_PDU_RECV, note)]
+    )
     if association.is_established:
         return association
-    if association.is_rejected:
-        reason = association.acceptor.primitive.reason_str
-        raise CannotSend(f"{peer} refuses the association: {reason}")
+    if rejections:
+        raise CannotSend(f"{peer} refuses the association: {rejections[0].reason_str}")
     raise CannotSend(f"{peer} does not answer")
 
 

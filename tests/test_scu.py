@@ -31,8 +31,7 @@ def test_what_is_acknowledged_is_in_the_spool(peer, spool, tmp_path):
     datasets, problems = scu.read_all(phantom(tmp_path / "in", slices=3))
     assert problems == []
     sent = scu.send(datasets, peer)
-    assert sent.refused == ()
-    assert list(sent.acknowledged) == [dataset.SOPInstanceUID for dataset in datasets]
+    assert (sent.refused, list(sent.acknowledged)) == ((), [dataset.SOPInstanceUID for dataset in datasets])
     assert waiting(spool) == set(sent.acknowledged)
 
 
@@ -44,7 +43,7 @@ def test_more_kinds_than_an_association_has_room_for_are_all_sent(peer, spool, t
             f"1.2.840.10008.5.1.4.1.1.88.{number}{number}"
         )
     sent = scu.send(datasets, peer)
-    assert list(sent.acknowledged) == [dataset.SOPInstanceUID for dataset in datasets]
+    assert (sent.refused, list(sent.acknowledged)) == ((), [dataset.SOPInstanceUID for dataset in datasets])
     assert waiting(spool) == set(sent.acknowledged)
 
 
@@ -55,6 +54,26 @@ def test_one_instance_that_is_refused_does_not_stop_the_next(peer, spool, tmp_pa
     assert sent.acknowledged == (first.SOPInstanceUID, third.SOPInstanceUID)
     assert [refusal.sop_instance_uid for refusal in sent.refused] == [second.SOPInstanceUID]
     assert waiting(spool) == set(sent.acknowledged)
+
+
+def test_a_receiver_that_goes_away_amid_sending_leaves_the_answer_of_what_it_took(
+    peer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scu, "MAX_CONTEXTS", 1)
+    first, second = (scu.read(path) for path in phantom(tmp_path / "in", slices=2))
+    second.SOPClassUID = second.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    associate, calls = scu._associate, []
+
+    def once(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise scu.CannotSend("gone")
+        return associate(*arguments)
+
+    monkeypatch.setattr(scu, "_associate", once)
+    sent = scu.send([first, second], peer)
+    assert sent.acknowledged == (first.SOPInstanceUID,)
+    assert sent.refused == (scu.Refusal(second.SOPInstanceUID, "gone"),)
 
 
 def test_a_receiver_that_is_not_there_or_does_not_want_us_is_told(peer, tmp_path):

@@ -19,10 +19,11 @@ def test_a_broker_that_hangs_up_is_tried_no_more_than_twice(monkeypatch):
         def hang_up():
             while True:
                 try:
-                    server.accept()[0].close()
+                    taken = server.accept()[0]
                 except OSError:
                     return
                 calls.append(1)
+                taken.close()
 
         thread = threading.Thread(target=hang_up, daemon=True)
         thread.start()
