@@ -291,7 +291,12 @@ class Incoming:
             outcome = self._link(folder, sop_instance_uid)
             self.path.unlink()
             # Also for an identical file: its first sender may have died before this line.
-            sync_folder(folder)
+            try:
+                sync_folder(folder)
+            except FileNotFoundError:
+                # Ingest has just archived and verified it, and removed the folder that was empty then.
+                # A spool that is gone altogether still raises here.
+                sync_folder(folder.parent)
         return outcome
 
     def _link(self, folder: Path, sop_instance_uid: str) -> Stored:
