@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from .disk import sync_folder
 from .errors import RetriableError
 
 #: Free space that receiving leaves on the disk, so that the host itself goes on working.
@@ -74,15 +75,6 @@ def _disk_errors(what: str, path: Path) -> Iterator[None]:
     except OSError as error:
         family = SpoolFull if error.errno in _FULL else SpoolError
         raise family(f"{what} {path}: {error.strerror}") from error
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:
@@ -307,6 +299,8 @@ class Incoming:
                 os.link(self.path, final)
                 return outcome
             except FileNotFoundError:  # no folder yet, or ingest has just removed it empty
+                if not self.path.exists():  # somebody cleared incoming/
+                    raise
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir()
                     sync_folder(folder.parent)

@@ -40,6 +40,20 @@ def scratch(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def synced(monkeypatch) -> list[Path]:
+    """What has been synced to the disk so far, by path, in order."""
+    paths: list[Path] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        fsync(descriptor)
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", record)
+    return paths
+
+
 def deliver(spool: Spool, *paths: Path) -> list[bytes]:
     """Put files into the spool as the receiver does; returns their bytes."""
     contents = []

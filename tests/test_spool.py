@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,34 @@ def test_clearing_leaves_what_arrived_meanwhile(spool):
     store(spool, b"late", sop="1.2.4")
     spool.discard("1.2", files)
     assert [file.sop_instance_uid for file in spool.files("1.2")] == ["1.2.4"]
+
+
+def test_what_is_stored_is_synced_and_so_are_the_names_that_lead_to_it(spool, synced):
+    with spool.incoming() as incoming:
+        incoming.write(b"abc")
+        incoming.commit("1.2", "1.2.3")
+    assert synced == [incoming.path, spool.series_root, spool.series_root / "1.2"]
+
+
+def test_a_duplicate_is_synced_as_well(spool, synced):
+    store(spool, b"abc")
+    synced.clear()
+    store(spool, b"abc")
+    assert synced[-1] == spool.series_root / "1.2"
+
+
+def test_a_spool_that_goes_away_amid_storing_is_an_error(spool):
+    with spool.incoming() as incoming, pytest.raises(SpoolError, match="No such file"):
+        incoming.write(b"abc")
+        shutil.rmtree(spool.root)
+        incoming.commit("1.2", "1.2.3")
+
+
+def test_a_temporary_file_that_is_cleared_away_is_an_error(spool):
+    store(spool, b"abc")
+    with spool.incoming() as incoming, pytest.raises(SpoolError, match="No such file"):
+        incoming.path.unlink()
+        incoming.commit("1.2", "1.2.4")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from ..disk import sync_file, sync_folder
 from ..errors import PermanentError, RetriableError
 
 _BLOCK = 1024 * 1024
@@ -144,6 +145,17 @@ def _storage_of(box):  # noqa: ANN001, ANN202 (a StorageBox and its Django stora
     return storage
 
 
+def _make_durable(storage, name: str) -> None:  # noqa: ANN001 (a Django storage)
+    """Have what was written survive a power cut, as far as it is on a disk of ours."""
+    try:
+        path = Path(storage.path(name))
+    except NotImplementedError:  # S3 keeps what it acknowledges
+        return
+    sync_file(path)
+    for folder in path.parents[: len(Path(name).parts)]:
+        sync_folder(folder)
+
+
 class MyTardis(ABC):
     """One flavour of MyTARDIS; subclasses say who may see what, which is where flavours differ."""
 
@@ -226,7 +238,7 @@ class MyTardis(ABC):
     # Files
 
     def store(self, record: FileRecord, chunks: Iterable[bytes], box_id: int | None) -> Sums:
-        """Stream bytes into the storage box and prove, by reading them back, that they are there.
+        """Stream bytes into the storage box, synced, and prove, by reading them back, that they are there.
 
         Nothing is written to the database: see :meth:`register`. What a killed attempt left
         under the same name is replaced.
@@ -243,6 +255,7 @@ class MyTardis(ABC):
                 storage.delete(name)
                 raise RetriableError(f"storage box {box}: {record.uri} exists already and is another file")
             written = stream.sums()
+            _make_durable(storage, record.uri)
             with storage.open(record.uri, "rb") as file:
                 kept = drain(Summing(file_chunks(file)))
         if kept != written:

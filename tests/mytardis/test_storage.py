@@ -104,6 +104,14 @@ def test_what_is_stored_comes_back_and_is_verified_by_mytardis(any_box, record, 
     assert (tmp_path / "back").read_bytes() == content
 
 
+def test_what_is_stored_in_a_local_box_is_synced_before_it_counts(box, record, tmp_path, synced):
+    mytardis().store(record, [b"abc"], box.pk)
+    stored = next(path for path in (tmp_path / "store").rglob("*") if path.is_file())
+    assert synced[0] == stored
+    assert synced[1:] == list(stored.parents[: len(Path(record.uri).parts)])
+    assert synced[-1] == tmp_path / "store"
+
+
 def test_a_new_version_does_not_touch_the_former(any_box, record, tmp_path):
     ids = [
         keep(FileRecord(record.dataset_id, "0001_any", "any.bin", version, ""), [b"%d" % version], any_box)
