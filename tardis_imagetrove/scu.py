@@ -184,7 +184,7 @@ def _associate(peer: Peer, kinds: Iterable[tuple[UID, UID | None]]) -> Associati
     if rejections:
         known = (rejections[0].source, rejections[0].reason_diagnostic) != (1, 3)
         raise (CannotSend if known else NotAdmitted)(
-            f"{peer} refuses the association of {peer.calling!r}: {rejections[0].reason_str}"
+            f"{peer} refuses the association: {rejections[0].reason_str}"
         )
     raise CannotSend(f"{peer} does not answer")
 
