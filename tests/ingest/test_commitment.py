@@ -28,7 +28,9 @@ def archived(spool, scratch, configuration, tmp_path) -> list[CommitmentReferenc
     paths = phantom(tmp_path / "in", slices=3)
     deliver(spool, *paths)
     ingest_series(spool, series_uid(paths[0]), (), scratch)
-    return [CommitmentReference(MR, uid) for uid in Instance.objects.values_list("sop_instance_uid", flat=True)]
+    return [
+        CommitmentReference(MR, uid) for uid in Instance.objects.values_list("sop_instance_uid", flat=True)
+    ]
 
 
 def stored_copy():

@@ -121,7 +121,8 @@ def test_the_last_known_list_outlives_the_process(senders, spool):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", '{"senders": [{"ae_title": "A"}]}', '{"senders": [{"ae_title": "A", "network": "b"}]}']
+    "content",
+    ["", "{", '{"senders": [{"ae_title": "A"}]}', '{"senders": [{"ae_title": "A", "network": "b"}]}'],
 )
 def test_a_kept_list_that_is_damaged_lets_nobody_in(senders, spool, content, caplog):
     (spool.root / "senders.json").write_text(content)
