@@ -126,7 +126,7 @@ class Spool:
             SpoolError: the folder cannot be made or written.
         """
         with disk_errors("cannot prepare the spool", self.root):
-            for folder in ("incoming", "series", "locks"):
+            for folder in ("incoming", "series", "locks", "commitments"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             self._remove_dead_receivers()
             self._claim_incoming()

@@ -45,8 +45,8 @@ class PendingCommitments:
         ).encode()
         path = self._folder / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
         part = path.with_suffix(f".{uuid.uuid4().hex}.part")
+        # The folder is the spool's to make: where a disk is not mounted, nothing may be acknowledged.
         with disk_errors("cannot keep a storage commitment request in", path):
-            self._folder.mkdir(exist_ok=True)
             try:
                 with part.open("xb") as file:
                     file.write(content)
@@ -58,7 +58,6 @@ class PendingCommitments:
                     part.unlink(missing_ok=True)
                 raise
             sync_folder(self._folder)
-            sync_folder(self._folder.parent)
 
     def waiting(self) -> dict[str, int]:
         """What the requests that wait are called here, each with a number that changes when it comes again.

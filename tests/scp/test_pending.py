@@ -68,5 +68,6 @@ def test_what_is_no_request_is_set_aside(pending, spool, caplog):
 
 def test_a_disk_that_does_not_keep_it_is_told(pending, spool):
     spool.root.rename(spool.root.with_name("away"))
+    spool.root.mkdir()  # where its disk is not mounted
     with pytest.raises(SpoolError, match="cannot keep a storage commitment request"):
         pending.take(REQUEST)
