@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: demo test send lint viewer viewer-if-possible clean
+.PHONY: demo test send lint bench bench-receiver bench-convert viewer viewer-if-possible clean
 
 demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
@@ -20,6 +20,16 @@ test: $(INSTALLED)
 # Send a folder of DICOM files to the running demo: make send DIR=/path/to/files
 send: $(INSTALLED)
 	@$(RUN) devhost/send.py --port $(SCP_PORT) "$(DIR)"
+
+# Compare with DCMTK and Orthanc, and with the original's converters; what is not installed is named as
+# missing. Each prints a table and one line of JSON. Twenty minutes and 3 GB of temporary files; QUICK=1 only sees that they run.
+bench: bench-receiver bench-convert
+
+bench-receiver: $(INSTALLED)
+	@$(RUN) benchmarks/receiver.py $(if $(QUICK),--quick)
+
+bench-convert: $(INSTALLED)
+	@$(RUN) benchmarks/convert.py $(if $(QUICK),--slices 40 --rounds 1)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -23,6 +23,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     MRImageStorage,
     generate_uid,
 )
@@ -118,12 +120,16 @@ SERVERS = (
 
 def serve(port: int, folder: Path) -> None:
     """Run our receiver until SIGTERM."""
-    from tardis_imagetrove.scp import ReceiverConfig, running_receiver
+    from tardis_imagetrove.scp import ReceiverConfig, Sender, SenderList, running_receiver
     from tardis_imagetrove.spool import Spool
 
+    spool = Spool(folder / "spool", reserve_bytes=0)
+    spool.prepare()
+    senders = SenderList(spool)  # asked as in a closed installation
+    senders.replace(Sender(title, HOST) for title in ("DCMSEND", "ECHOSCU", "PYNETDICOM", "BENCH"))
     config = ReceiverConfig(host=HOST, port=port, workers=2, require_called_ae=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with running_receiver(config, Spool(folder / "spool", reserve_bytes=0)):
+    with running_receiver(config, spool, senders.admit):
         signal.pause()
 
 
@@ -184,6 +190,17 @@ def environment(nagle: bool) -> dict[str, str]:
     return kept if nagle else {**kept, "TCP_NODELAY": "1"}
 
 
+def answers_echo(port: int) -> bool:
+    """Whether an association can be opened, and an echo comes back."""
+    from tardis_imagetrove.scu import CannotSend, Peer, echo
+
+    try:
+        echo(Peer(HOST, port, called="BENCH", calling="BENCH", seconds=2))
+    except CannotSend:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def running(server: Server, nagle: bool) -> Iterator[tuple[int, subprocess.Popen]]:
     """The server on a free port with an empty folder; yields when it answers an echo."""
@@ -199,10 +216,7 @@ def running(server: Server, nagle: bool) -> Iterator[tuple[int, subprocess.Popen
             for _ in range(200):
                 if process.poll() is not None:
                     raise RuntimeError(f"{server.name} ended with {process.returncode}")
-                echo = subprocess.run(
-                    ["echoscu", "-to", "2", HOST, str(port)], env=environment(False), capture_output=True
-                )
-                if echo.returncode == 0:
+                if answers_echo(port):
                     break
                 time.sleep(0.1)
             else:
@@ -317,6 +331,105 @@ def opening_ms(servers: list[Server], count: int) -> dict[str, float]:
     return {name: round(statistics.median(values) - alone, 1) for name, values in times.items()}
 
 
+def element(group: int, number: int, value: bytes) -> bytes:
+    """An element of Implicit VR Little Endian."""
+    return struct.pack("<HHI", group, number, len(value)) + value
+
+
+def uid_bytes(uid: str) -> bytes:
+    return uid.encode() + b"\0" * (len(uid) % 2)
+
+
+def flood(port: int, count: int, look: Callable[[int], None]) -> None:
+    """Send ``count`` small MR instances, 200 a series, on one association; ``look`` is called after each.
+
+    A sender of its own: ten times as quick as pynetdicom's, and without 100,000 files to read.
+    """
+    from pynetdicom import build_context
+    from pynetdicom.pdu import A_ASSOCIATE_RQ
+    from pynetdicom.pdu_primitives import (
+        A_ASSOCIATE,
+        ImplementationClassUIDNotification,
+        MaximumLengthNotification,
+    )
+
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title = primitive.called_ae_title = "BENCH"
+    context = build_context(MRImageStorage, [ImplicitVRLittleEndian])
+    context.context_id = 1
+    primitive.presentation_context_definition_list = [context]
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = "1.2.826.0.1.3680043.9.3811.3.0.4"
+    primitive.user_information = [length, implementation]
+    sop_class = uid_bytes(MRImageStorage)
+    with socket.create_connection((HOST, port), timeout=60) as sock, sock.makefile("rb") as answers:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def answer() -> bytes:
+            kind, size = struct.unpack(">BxI", answers.read(6))
+            body = answers.read(size)
+            if kind not in (2, 4):
+                raise RuntimeError(f"PDU of type {kind} instead of an answer")
+            return body
+
+        sock.sendall(A_ASSOCIATE_RQ(primitive).encode())
+        answer()
+        for number in range(count):
+            uid = uid_bytes(f"2.25.4242.{number // 200}.{number}")
+            command = b"".join(
+                (
+                    element(0, 2, sop_class),
+                    element(0, 0x100, b"\1\0"),
+                    element(0, 0x110, b"\1\0"),
+                    element(0, 0x700, b"\0\0"),
+                    element(0, 0x800, b"\1\0"),
+                    element(0, 0x1000, uid),
+                )
+            )
+            data = b"".join(
+                (
+                    element(8, 0x16, sop_class),
+                    element(8, 0x18, uid),
+                    element(0x20, 0xE, uid_bytes(f"2.25.4242.{number // 200}")),
+                    element(0x7FE0, 0x10, bytes(512)),
+                )
+            )
+            sock.sendall(
+                b"".join(
+                    struct.pack(">BxIIBB", 4, len(part) + 6, len(part) + 2, 1, control) + part
+                    for control, part in (
+                        (3, element(0, 0, struct.pack("<I", len(command))) + command),
+                        (2, data),
+                    )
+                )
+            )
+            if element(0, 0x900, b"\0\0") not in answer():
+                raise RuntimeError(f"instance {number} was refused")
+            look(number + 1)
+        sock.sendall(struct.pack(">BxI4x", 5, 4))
+
+
+def our_memory_over(count: int) -> dict[str, float]:
+    """Ours alone: resident memory after a tenth of ``count`` instances, and after all."""
+    resident: dict[int, float] = {}
+    with running(SERVERS[0], False) as (port, process):
+
+        def look(done: int) -> None:
+            if done in (count // 10, count):
+                resident[done] = sum(map(resident_mib, family(process)))
+
+        started = time.perf_counter()
+        flood(port, count, look)
+        seconds = time.perf_counter() - started
+    return {
+        "instances": count,
+        "instances_per_s": round(count / seconds),
+        "resident_mib_after_a_tenth": round(resident[count // 10], 1),
+        "resident_mib_after_all": round(resident[count], 1),
+    }
+
+
 def our_footprint(data: Path, seconds: float, frames: int) -> dict[str, float]:
     """Ours alone: memory for one very large instance, and CPU of four idle associations."""
     large = data / "large"
@@ -345,6 +458,13 @@ def our_footprint(data: Path, seconds: float, frames: int) -> dict[str, float]:
         "peak_resident_mib": round(peak, 1),
         "idle_cpu_percent_of_a_core": round(100 * idle, 2),
     }
+
+
+def ratios(result: Result) -> dict[str, float]:
+    """Ours as a ratio to each of the others."""
+    mine = result.median("ours")
+    others = {name: result.median(name) for name in result.rates if name != "ours"}
+    return {name: round(mine / rate, 2) for name, rate in others.items() if mine and rate}
 
 
 def table(results: list[Result], servers: list[Server]) -> str:
@@ -386,16 +506,16 @@ def main() -> int:
     if options.serve:
         serve(int(options.serve[0]), Path(options.serve[1]))
         return 0
-    for tool in ("dcmsend", "echoscu"):
-        if shutil.which(tool) is None:
-            print(f"missing: {tool} (DCMTK), which sends the data")
-            return 1
     if options.folder:
         tempfile.tempdir = str(options.folder)
     servers = [server for server in SERVERS if shutil.which(server.program)]
-    missing = sorted({server.name for server in SERVERS} - {server.name for server in servers})
+    tools = [tool for tool in ("dcmsend", "echoscu") if shutil.which(tool) is None]
+    missing = sorted({server.name for server in SERVERS} - {server.name for server in servers}) + tools
     for name in missing:
         print(f"missing: {name} is not installed and is left out")
+    if tools:
+        print(f"Without {' and '.join(tools)} (DCMTK) nothing is sent for comparison.")
+        servers = []
     scale = 10 if options.quick else 1
     repeats = 1 if options.quick else options.repeats
     scenarios = [
@@ -410,24 +530,29 @@ def main() -> int:
         scenarios = [scenario for scenario in scenarios if options.only in scenario.name]
     with tempfile.TemporaryDirectory(prefix="bench-data-") as name:
         extra: dict[str, object] = {"sync_ms_before": sync_ms()}
-        results = measure(scenarios, servers, repeats, Path(name))
+        results = measure(scenarios, servers, repeats, Path(name)) if servers else []
         extra["sync_ms_after"] = sync_ms()
         if not options.only:
-            extra["opening_ms"] = opening_ms(servers, 5 if options.quick else 30)
-            extra["ours"] = our_footprint(
-                Path(name), 2 if options.quick else 20, 50 if options.quick else 1024
-            )
+            if servers:
+                extra["opening_ms"] = opening_ms(servers, 5 if options.quick else 30)
+                extra["ours"] = our_footprint(
+                    Path(name), 2 if options.quick else 20, 50 if options.quick else 1024
+                )
+            extra["ours_over_many"] = our_memory_over(2000 if options.quick else 100_000)
     print()
-    print(table(results, servers))
+    if results:
+        print(table(results, servers))
     for key, value in extra.items():
         print(f"{key}: {json.dumps(value)}")
+    report = {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "load": os.getloadavg()[0],
+        "missing": missing,
+        "results": [{**asdict(result), "ratios": ratios(result)} for result in results],
+        **extra,
+    }
+    print(json.dumps(report))
     if options.json:
-        report = {
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            "missing": missing,
-            "results": [asdict(result) for result in results],
-            **extra,
-        }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 

@@ -191,7 +191,7 @@ def prepare() -> None:
     from django.contrib.auth.models import Group, User
     from tardis.tardis_portal.models import Facility, Instrument
 
-    from tardis_imagetrove.models import InstrumentConfiguration
+    from tardis_imagetrove.models import InstrumentConfiguration, Sender
 
     people = {}
     for name, first, last in (
@@ -249,6 +249,12 @@ def prepare() -> None:
             InstrumentConfiguration.objects.create(
                 name=name, mytardis_instrument=instrument, **shared, **rule
             )
+        # What devhost/send.py calls itself; it sends from this machine only.
+        Sender.objects.get_or_create(
+            configuration=InstrumentConfiguration.objects.get(name=name),
+            ae_title="DEMO",
+            address="127.0.0.1",
+        )
 
 
 def send_all(state: Path, port: int) -> None:

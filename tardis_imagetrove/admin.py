@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from .errors import RetriableError
 from .filters import registry
-from .models import Archive, FilterRun, InstrumentConfiguration, ProjectGroup, Series
+from .models import Archive, FilterRun, InstrumentConfiguration, ProjectGroup, Sender, Series
 from .rapidconnect.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
 
@@ -71,12 +71,21 @@ class InstrumentConfigurationForm(forms.ModelForm):
         return names
 
 
+class SenderInline(admin.TabularInline):
+    """Who may store: without a sender nothing of the instrument is taken."""
+
+    model = Sender
+    extra = 1
+    verbose_name_plural = "senders: only these may store"
+
+
 @admin.register(InstrumentConfiguration)
 class InstrumentConfigurationAdmin(admin.ModelAdmin):
     form = InstrumentConfigurationForm
     list_display = ("name", "enabled", "mytardis_instrument", "owner", "project_field", "modified")
     list_filter = ("enabled",)
     raw_id_fields = ("owner",)
+    inlines = (SenderInline,)
     fieldsets = (
         (None, {"fields": ("name", "enabled", "instrument", "experiment_title", "dataset_title")}),
         ("In MyTARDIS", {"fields": ("mytardis_instrument", "owner", "storage_box")}),

@@ -18,11 +18,13 @@ from .filters import registry
 from .models import InstrumentConfiguration
 from .mytardis.parameters import schema_problem
 from .parameters import Level
+from .senders import configured_senders, instruments_without_senders
 
 #: Settings that are numbers, with the smallest value that makes sense.
 _NUMBERS = {
     "SPOOL_RESERVE_MIB": 0,
     "QUIET_SECONDS": 0,
+    "COMMITMENT_WAIT_SECONDS": 0,
     "STALL_SECONDS": 1,
     "RETRY_SECONDS": 1,
     "RETRY_SECONDS_MAX": 1,
@@ -122,6 +124,30 @@ def check_schemas(databases: Sequence[str] | None = None, **_: object) -> list[c
         ]
     except DatabaseError:  # before the first migrate
         return []
+
+
+@checks.register(checks.Tags.database)
+def check_senders(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
+    """Whether somebody may store for each enabled instrument; by ``check --database default``."""
+    if not databases:
+        return []
+    try:
+        names, senders = instruments_without_senders(), configured_senders()
+    except DatabaseError:  # before the first migrate
+        return []
+    if not names:
+        return []
+    if senders:
+        what = "only what another instrument's sender sends of it is taken"
+    else:
+        what = "nothing can be received"
+    return [
+        checks.Warning(
+            f"No sender is configured for {', '.join(names)}: {what}.",
+            hint="Add the AE title and address of the console to the instrument's configuration in admin.",
+            id="imagetrove.W003",
+        )
+    ]
 
 
 @checks.register("imagetrove")

@@ -18,6 +18,9 @@ DEFAULTS: dict[str, Any] = {
     # Seconds without a new instance after which a series counts as complete; an instrument may
     # have its own. DICOM itself has no "series complete".
     "QUIET_SECONDS": 60,
+    # Seconds that a storage commitment request may wait for instances that are received and not
+    # archived yet; then they are reported as failed. Consoles keep their own copies meanwhile.
+    "COMMITMENT_WAIT_SECONDS": 86400,
     # Converting. The folder where filters unpack and convert; None is the system's temporary one.
     "SCRATCH": None,
     # The filters a site has, as dotted paths of subclasses of tardis_imagetrove.filters.base.Filter.

@@ -6,11 +6,13 @@ import re
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from .dicom import parse_field
 from .errors import PermanentError
 from .rapidconnect.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
+from .scp.admission import network_text, parse_ae_title, parse_network
 
 
 class InstrumentConfiguration(models.Model):
@@ -154,6 +156,58 @@ class InstrumentConfiguration(models.Model):
             parse_field(field)
         except PermanentError as error:
             problem(name, f"{error}.")
+
+
+class Sender(models.Model):
+    """A peer that may send an instrument's images: an AE title together with where it calls from."""
+
+    configuration = models.ForeignKey(
+        InstrumentConfiguration, on_delete=models.CASCADE, related_name="senders"
+    )
+    ae_title = models.CharField(
+        "calling AE title", max_length=16, help_text="As the console has it; upper and lower case differ."
+    )
+    address = models.CharField(
+        max_length=49,
+        help_text="IP address, or network (10.1.2.0/24, fd00:1::/64). Names are not taken. "
+        "0.0.0.0/0 is every IPv4 address.",
+    )
+    report_port = models.PositiveIntegerField(
+        "port for commitment reports",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(65535)],
+        help_text="Where it listens for reports of storage commitment; empty if it does not ask for any.",
+    )
+
+    class Meta:
+        ordering = ("configuration", "ae_title", "address")
+        constraints = [
+            models.UniqueConstraint(
+                fields=("configuration", "ae_title", "address"), name="imagetrove_sender_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} at {self.address}"
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        # A mistake here would keep an instrument out, or let others in: refuse it from scripts as well.
+        self.full_clean()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        problems: dict[str, str] = {}
+        try:
+            self.ae_title = parse_ae_title(self.ae_title)
+        except ValueError as error:
+            problems["ae_title"] = f"{error}."
+        try:
+            self.address = network_text(parse_network(self.address))
+        except ValueError as error:
+            problems["address"] = f"{error}."
+        if problems:
+            raise ValidationError(problems)
 
 
 class ProjectGroup(models.Model):

@@ -31,6 +31,10 @@ class CannotSend(RetriableError):
     """Nobody listens there, or the receiver does not take the association; the text says which."""
 
 
+class NotAdmitted(CannotSend):
+    """The receiver is there, and does not know how we call ourselves (PS3.8 table 9-21: source 1, reason 3)."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """A receiver, and how we call it and ourselves.
@@ -178,7 +182,10 @@ def _associate(peer: Peer, kinds: Iterable[tuple[UID, UID | None]]) -> Associati
     if association.is_established:
         return association
     if rejections:
-        raise CannotSend(f"{peer} refuses the association: {rejections[0].reason_str}")
+        known = (rejections[0].source, rejections[0].reason_diagnostic) != (1, 3)
+        raise (CannotSend if known else NotAdmitted)(
+            f"{peer} refuses the association: {rejections[0].reason_str}"
+        )
     raise CannotSend(f"{peer} does not answer")
 
 

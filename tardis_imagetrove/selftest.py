@@ -34,7 +34,7 @@ from .checks import check_broker
 from .conf import settings
 from .errors import ImageTroveError
 from .filters import registry
-from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
+from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Sender, Series
 from .mytardis import mytardis, trial
 from .mytardis.accounts import LOCAL_BACKEND
 from .phantom import oblique_mr_series
@@ -43,6 +43,8 @@ from .tasks import open_spool, worker_names
 SLICES, ROWS, COLUMNS = 8, 48, 40
 
 _POLL_SECONDS = 0.5
+#: Seconds within which a receiver should have seen a new sender; it looks every two.
+_ADMISSION_SECONDS = 20
 _RECEIVER_HINT = "is `manage.py imagetrove_scp` running, on this host and port, and no firewall between?"
 _WORKER = "`celery -A tardis.celery.tardis_app worker`"
 
@@ -74,6 +76,11 @@ def new_token() -> str:
     return secrets.token_hex(6)
 
 
+def calling_ae(token: str) -> str:
+    """What a self-test calls itself on the network."""
+    return f"TEST{token.upper()}"[:16]
+
+
 class SelfTest:
     """One self-test of a site.
 
@@ -95,7 +102,7 @@ class SelfTest:
         self.names = trial.Names(token)
         self.peer, self.seconds, self.box_id = peer, seconds, box_id
         self._report = report
-        self._acknowledged = False
+        self._acknowledged = self._promiscuous = False
         self.failures = 0
 
     @cached_property
@@ -136,6 +143,7 @@ class SelfTest:
             self._step("receiver", self._receiver)
             and self._step("broker", self._broker)
             and self._step("configuration", self._configuration)
+            and self._step("admission", self._admission)
             and self._step("sending", self._sending, folder)
             and self._step("archive", self._archived, folder)
         )
@@ -149,9 +157,12 @@ class SelfTest:
     def _receiver(self) -> str:
         try:
             scu.echo(self.peer)
+        except scu.NotAdmitted:
+            return f"{self.peer} is there, and refuses whom it does not know"
         except scu.CannotSend as error:
             raise StepFailed(str(error), _RECEIVER_HINT) from error
-        return f"{self.peer} answers C-ECHO"
+        self._promiscuous = True
+        return f"{self.peer} answers C-ECHO; it is PROMISCUOUS: everybody may store"
 
     def _broker(self) -> str:
         for message in check_broker():
@@ -163,7 +174,7 @@ class SelfTest:
         schemas = {
             f"schema_{level}": f"{self.names.namespace}{level}" for level in ("experiment", "dataset", "file")
         }
-        InstrumentConfiguration.objects.create(
+        configuration = InstrumentConfiguration.objects.create(
             name=self.names.group,
             instrument=[["ManufacturerModelName", self.names.group]],
             experiment_title=["PatientID"],
@@ -176,7 +187,33 @@ class SelfTest:
             quiet_seconds=2,
             **schemas,
         )
-        return f"temporary instrument, group and accounts named {self.names.group}"
+        # From where it sees us coming, only the receiver knows; the title is this test's own secret.
+        for everywhere in ("0.0.0.0/0", "::/0"):
+            Sender.objects.create(configuration=configuration, ae_title=self.peer.calling, address=everywhere)
+        return f"temporary instrument, sender, group and accounts named {self.names.group}"
+
+    def _admission(self) -> str:
+        """The receiver learns of the sender by looking at the configuration now and then."""
+        if self._promiscuous:
+            return "nothing to try"
+
+        def admitted() -> bool:
+            try:
+                scu.echo(self.peer)
+            except scu.NotAdmitted:
+                return False
+            return True
+
+        try:
+            self._wait_for(admitted, min(self.seconds, _ADMISSION_SECONDS))
+        except TimeoutError:
+            raise StepFailed(
+                f"the receiver does not admit the sender that was configured {_ADMISSION_SECONDS} s ago",
+                "its log: it cannot reach the database, or has the settings of another site",
+            ) from None
+        except scu.CannotSend as error:
+            raise StepFailed(str(error), _RECEIVER_HINT) from error
+        return f"{self.peer.calling} is admitted by its configuration"
 
     def _sending(self, folder: Path) -> str:
         paths = oblique_mr_series(
@@ -366,13 +403,13 @@ class SelfTest:
     def _run(self, name: str) -> FilterRun | None:
         return FilterRun.objects.filter(archive__series__series_uid=self.series_uid, filter=name).first()
 
-    def _wait_for(self, look: Callable[[], object]) -> object:
+    def _wait_for(self, look: Callable[[], object], seconds: float | None = None) -> object:
         """What ``look`` finds, as soon as it finds something.
 
         Raises:
             TimeoutError: it did not in time.
         """
-        until = time.monotonic() + self.seconds
+        until = time.monotonic() + (seconds or self.seconds)
         while True:
             close_old_connections()
             if found := look():

@@ -7,6 +7,9 @@ Layout under the root::
     series/<SeriesInstanceUID>/<SOPInstanceUID>~<hash>.dcm     another file under the same UID
     locks/<SeriesInstanceUID>  held (flock) by whoever ingests the series
 
+Beside them the receiver keeps who may send (``senders.json``, see ``scp/admission.py``) and storage
+commitment requests that it has taken on (``commitments/``, see ``scp/pending.py``).
+
 A file appears under ``series/`` complete and synced or not at all. Locks are the kernel's, so
 a killed process holds none, and no time stamp is ever compared.
 """
@@ -69,7 +72,8 @@ def is_uid(text: str) -> bool:
 
 
 @contextlib.contextmanager
-def _disk_errors(what: str, path: Path) -> Iterator[None]:
+def disk_errors(what: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system says into a SpoolError that says what was tried, and where."""
     try:
         yield
     except OSError as error:
@@ -113,8 +117,8 @@ class Spool:
         Raises:
             SpoolError: the folder cannot be made or written.
         """
-        with _disk_errors("cannot prepare the spool", self.root):
-            for folder in ("incoming", "series", "locks"):
+        with disk_errors("cannot prepare the spool", self.root):
+            for folder in ("incoming", "series", "locks", "commitments"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             self._remove_dead_receivers()
             self._claim_incoming()
@@ -155,7 +159,7 @@ class Spool:
 
     def free_bytes(self) -> int:
         """Free space that receiving may still use, in bytes (below 0 when in the reserve)."""
-        with _disk_errors("cannot measure the spool", self.root):
+        with disk_errors("cannot measure the spool", self.root):
             disk = os.statvfs(self.root)
         return disk.f_bavail * disk.f_frsize - self.reserve_bytes
 
@@ -170,20 +174,20 @@ class Spool:
             raise SpoolFull(
                 f"the disk of {self.root} has less than {self.reserve_bytes // 1024**2} MiB free, which are kept in reserve"
             )
-        with _disk_errors("cannot write in the spool", self.root):
+        with disk_errors("cannot write in the spool", self.root):
             return Incoming(self, self._claim_incoming() / f"{uuid.uuid4().hex}.part")
 
     # Reading
 
     def series_uids(self) -> list[str]:
         """SeriesInstanceUIDs of the series that have files waiting."""
-        with _disk_errors("cannot read the spool", self.series_root):
+        with disk_errors("cannot read the spool", self.series_root):
             return sorted(entry.name for entry in os.scandir(self.series_root) if is_uid(entry.name))
 
     def token(self, series_uid: str) -> tuple[int, int] | None:
         """Something that differs whenever files came or went; None when there are none."""
         folder = self.series_root / series_uid
-        with _disk_errors("cannot read the spool", folder):
+        with disk_errors("cannot read the spool", folder):
             try:
                 count = sum(1 for _ in os.scandir(folder))
                 return (count, folder.stat().st_mtime_ns) if count else None
@@ -193,7 +197,7 @@ class Spool:
     def files(self, series_uid: str) -> list[SpooledFile]:
         """The files waiting in a series, by name."""
         folder = self.series_root / series_uid
-        with _disk_errors("cannot read the spool", folder):
+        with disk_errors("cannot read the spool", folder):
             try:
                 names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
             except FileNotFoundError:
@@ -204,7 +208,7 @@ class Spool:
     def lock(self, series_uid: str) -> Iterator[bool]:
         """Hold the right to ingest a series; yields False when somebody else holds it."""
         path = self.root / "locks" / series_uid
-        with _disk_errors("cannot lock", path):
+        with disk_errors("cannot lock", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
@@ -231,7 +235,7 @@ class Spool:
     def discard(self, series_uid: str, files: list[SpooledFile]) -> None:
         """Remove files that are safe elsewhere, and the series' folder when it is empty."""
         folder = self.series_root / series_uid
-        with _disk_errors("cannot clear", folder):
+        with disk_errors("cannot clear", folder):
             for file in files:
                 file.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a new instance may just have arrived
@@ -261,7 +265,7 @@ class Incoming:
             SpoolFull: no space, or the reserve is reached.
             SpoolError: anything else that the disk refuses.
         """
-        with _disk_errors("cannot write", self.path):
+        with disk_errors("cannot write", self.path):
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
@@ -276,7 +280,7 @@ class Incoming:
         for uid in (series_uid, sop_instance_uid):
             if not is_uid(uid):
                 raise ValueError(f"not a DICOM UID: {uid[:80]!r}")
-        with _disk_errors("cannot store", self.path):
+        with disk_errors("cannot store", self.path):
             os.fsync(self._file.fileno())
             self._file.close()
             folder = self._spool.series_root / series_uid

@@ -6,10 +6,14 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.db import DatabaseError
 from django.db.models import Count, Exists, OuterRef
 
 from .errors import ImageTroveError
 from .models import Archive, FilterRun, Series
+from .scp import is_promiscuous
+from .scp.pending import PendingCommitments
+from .senders import configured_senders, instruments_without_senders
 from .spool import Spool
 
 #: States that somebody may want to look at, in the order in which they are listed.
@@ -36,6 +40,23 @@ class SpoolStatus:
     oldest_series: str = ""
     oldest_since: float = 0.0
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class AdmissionStatus:
+    """Who may store.
+
+    Attributes:
+        promiscuous: a receiver of this spool runs now that lets everybody in.
+        senders: how many are configured for enabled instruments; None with the database away.
+        without_senders: enabled instruments that have none of their own.
+        commitments_waiting: storage commitment requests not reported yet.
+    """
+
+    promiscuous: bool
+    senders: int | None
+    without_senders: tuple[str, ...]
+    commitments_waiting: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +115,16 @@ def look_at_spool(spool: Spool) -> SpoolStatus:
         return SpoolStatus(folder, problem=str(error))
     since, uid = oldest or (0.0, "")
     return SpoolStatus(folder, series, files, size, free, uid, since)
+
+
+def look_at_admission(spool: Spool) -> AdmissionStatus:
+    """Who may store, as far as it can be told."""
+    commitments, senders, without = 0, None, ()
+    with contextlib.suppress(ImageTroveError):
+        commitments = len(PendingCommitments(spool).waiting())
+    with contextlib.suppress(DatabaseError):
+        senders, without = len(configured_senders()), tuple(instruments_without_senders())
+    return AdmissionStatus(is_promiscuous(spool), senders, without, commitments)
 
 
 def look_at_records(states: Iterable[str] = ATTENTION) -> Records:

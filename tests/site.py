@@ -89,11 +89,13 @@ class Site:
         self.processes[name] = process
         return process
 
-    def start_receiver(self, *options: str) -> None:
+    def start_receiver(self, *options: str, closed: bool = False) -> None:
+        """Start it; open to everybody, unless a test is about who may store."""
         self.start(
             "receiver",
             [
                 *("-m", "django", "imagetrove_scp", "--host", "127.0.0.1", "--port", str(self.port)),
+                *(() if closed else ("--promiscuous",)),
                 *options,
             ],
         )

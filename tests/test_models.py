@@ -47,6 +47,37 @@ def test_keywords_and_private_tags_are_taken(owner):
     assert InstrumentConfiguration.objects.get() == made
 
 
+@pytest.mark.parametrize(
+    ("ae_title", "address", "field", "words"),
+    [
+        ("", "10.1.2.3", "ae_title", "blank"),
+        ("A" * 17, "10.1.2.3", "ae_title", "at most 16"),
+        ("SKY\\RA", "10.1.2.3", "ae_title", "without a backslash"),
+        ("SKYRÄ", "10.1.2.3", "ae_title", "printable ASCII"),
+        ("SKYRA", "", "address", "blank"),
+        ("SKYRA", "skyra.example.edu", "address", "names are not taken"),
+        ("SKYRA", "10.1.2.3/24", "address", "write 10.1.2.0/24, or the address alone"),
+        ("SKYRA", "10.1.2.300", "address", "is no IP address"),
+        ("SKYRA", "fd00::1/64", "address", "write fd00::/64"),
+    ],
+)
+def test_a_mistake_in_a_sender_is_refused_with_the_field_named(owner, ae_title, address, field, words):
+    configuration = configure(owner)
+    with pytest.raises(ValidationError) as raised:
+        configuration.senders.create(ae_title=ae_title, address=address)
+    assert words in " ".join(raised.value.message_dict[field])
+    assert not configuration.senders.exists()
+
+
+def test_the_same_sender_twice_is_refused_however_it_is_written(owner):
+    configuration = configure(owner)
+    configuration.senders.create(ae_title="SKYRA", address="10.1.2.0/24")
+    configuration.senders.create(ae_title="SKYRA", address="10.1.2.7")
+    with pytest.raises(ValidationError, match="already exists|violated"):
+        configuration.senders.create(ae_title="SKYRA ", address=" 10.1.2.7/32")
+    configure(owner, name="Other").senders.create(ae_title="SKYRA", address="10.1.2.7")
+
+
 @pytest.fixture
 def admin(owner, django_user_model) -> Client:
     django_user_model.objects.create_superuser("root", password="root")
@@ -69,6 +100,13 @@ def form(owner, **changes) -> dict[str, object]:
         "schema_file": "http://example.edu/schema/3",
         "default_operators": "one@example.edu\ntwo@example.edu",
         "filters": "nifti",
+        "senders-TOTAL_FORMS": "2",
+        "senders-INITIAL_FORMS": "0",
+        "senders-0-ae_title": " SKYRA ",
+        "senders-0-address": "10.1.2.3/32",
+        "senders-0-report_port": "104",
+        "senders-1-ae_title": "",
+        "senders-1-address": "",
         **changes,
     }
 
@@ -83,6 +121,8 @@ def test_an_administrator_writes_lines_not_json(admin, owner):
     assert made.instrument == [["Manufacturer", "SIEMENS"], ["ManufacturerModelName", "Skyra = 3T"]]
     assert made.experiment_title == ["PatientID", "StudyDescription"]
     assert made.default_operators == ["one@example.edu", "two@example.edu"]
+    (sender,) = made.senders.all()
+    assert (sender.ae_title, sender.address, sender.report_port) == ("SKYRA", "10.1.2.3", 104)
     page = admin.get(f"/admin/tardis_imagetrove/instrumentconfiguration/{made.pk}/change/").content.decode()
     assert "ManufacturerModelName = Skyra = 3T" in page
 
@@ -93,6 +133,9 @@ def test_an_administrator_writes_lines_not_json(admin, owner):
         ({"instrument": "Manufacturer SIEMENS"}, "needs an ="),
         ({"instrument": "Maker = SIEMENS"}, "is not a DICOM field"),
         ({"filters": "nifty"}, "No such filter: nifty"),
+        ({"senders-0-address": ""}, "This field is required"),
+        ({"senders-0-address": "skyra.example.edu"}, "is no IP address and no network"),
+        ({"senders-0-report_port": "0"}, "greater than or equal to 1"),
     ],
 )
 def test_admin_says_what_is_wrong(admin, owner, changes, words):

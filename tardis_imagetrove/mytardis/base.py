@@ -328,6 +328,22 @@ class MyTardis(ABC):
             )
         return sums
 
+    def is_kept(self, datafile_id: int) -> bool:
+        """Whether a verified copy of a file is in its storage box, as large as it was stored.
+
+        Raises:
+            RetriableError: a box cannot be asked.
+        """
+        from tardis.tardis_portal.models import DataFileObject
+
+        copies = DataFileObject.objects.filter(datafile=datafile_id, verified=True)
+        for dfo in copies.select_related("datafile", "storage_box"):
+            with self._box_errors(dfo.storage_box, dfo.uri):
+                storage = _storage_of(dfo.storage_box)
+                if storage.exists(dfo.uri) and storage.size(dfo.uri) == int(dfo.datafile.size):
+                    return True
+        return False
+
     @staticmethod
     def supersede(datafile_ids: Iterable[int]) -> None:
         """Move files of an older version out of their directory's first sight, into ``superseded/``."""

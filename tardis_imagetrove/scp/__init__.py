@@ -1,5 +1,6 @@
 """The DICOM network: receives instances from scanners and puts them into the spool; knows no Django."""
 
+from .admission import Sender, SenderList, is_promiscuous, promiscuous_mark
 from .config import ReceiverConfig, ReceiverConfigError, Timeouts, TLSFiles
 from .receiver import Receiver, ReceiverError, running_receiver
 from .records import AssociationRecord, Caller, CommitmentReference, CommitmentRequest, Counters
@@ -14,7 +15,11 @@ __all__ = [
     "ReceiverConfig",
     "ReceiverConfigError",
     "ReceiverError",
+    "Sender",
+    "SenderList",
     "TLSFiles",
     "Timeouts",
+    "is_promiscuous",
+    "promiscuous_mark",
     "running_receiver",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import PermanentError
+from .admission import parse_ae_title
 
 
 class ReceiverConfigError(PermanentError):
@@ -49,6 +50,21 @@ class TLSFiles:
             ReceiverConfigError: a file is missing or is no PEM, or key and certificate do not belong together.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._load(context)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """The same for associations of our own; the CA vouches for the peer, not the name in its certificate.
+
+        Raises:
+            ReceiverConfigError: as above.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False  # peers are known by address, and certificates name hosts
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
         try:
@@ -62,7 +78,6 @@ class TLSFiles:
             raise ReceiverConfigError(
                 f"TLS: cannot use the certificate {self.certificate} with the key {self.key}: {error}"
             ) from error
-        return context
 
 
 @dataclass(frozen=True)
@@ -91,11 +106,10 @@ class ReceiverConfig:
     tls: TLSFiles | None = None
 
     def __post_init__(self) -> None:
-        title = self.ae_title.strip()
-        if not title or len(title) > 16 or not title.isascii() or not title.isprintable() or "\\" in title:
-            raise ReceiverConfigError(
-                f"AE title {self.ae_title!r}: must be 1 to 16 printable ASCII characters without a backslash"
-            )
+        try:
+            parse_ae_title(self.ae_title)
+        except ValueError as error:
+            raise ReceiverConfigError(str(error)) from None
         if not 0 <= self.port <= 65535:
             raise ReceiverConfigError(f"port {self.port}: must be 0 to 65535")
         if self.workers < 1:

@@ -105,6 +105,8 @@ class Desk:
             return None
         try:
             reason = self._admit(caller.calling_ae, caller.address)
+        except RetriableError as error:
+            return Denial("admit-failed", Rejection(*_NO_REASON_FOR_NOW, f"cannot be admitted now: {error}"))
         except Exception as error:  # whatever the caller's code stumbles over must not let anybody in
             logger.exception("cannot tell whether %s at %s may store", caller.calling_ae, caller.address)
             return Denial("admit-failed", Rejection(*_NO_REASON_FOR_NOW, f"cannot be admitted now: {error}"))

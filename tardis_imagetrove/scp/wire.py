@@ -40,10 +40,6 @@ class StopSignal:
         with contextlib.suppress(OSError):
             self._writer.shutdown(socket.SHUT_WR)  # the reader is readable from now on
 
-    def is_set(self) -> bool:
-        """Whether it was raised."""
-        return bool(select.select([self._reader], [], [], 0)[0])
-
     def fileno(self) -> int:
         """Readable once the signal is set."""
         return self._reader.fileno()

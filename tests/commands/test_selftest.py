@@ -61,13 +61,13 @@ def everything(site, box, tmp_path):
 
 def test_a_sound_site_is_well_and_nothing_is_left(site, run, everything):
     site.start_worker()
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     lines, well = run()
     assert well, "\n".join(lines)
     steps = [line[:16].strip() for line in lines[1:-1]]
     assert steps == [
-        *("receiver", "broker", "configuration", "sending", "archive"),
+        *("receiver", "broker", "configuration", "admission", "sending", "archive"),
         *("filter nifti", "filter minc", "filter picture", "filter metadata"),
         *("permission", "download", "removal"),
     ]
@@ -86,14 +86,14 @@ def test_without_a_receiver_nothing_is_made(run, everything, site):
 
 
 def test_a_receiver_of_another_name_is_told_from_none(site, run):
-    site.start_receiver()
+    site.start_receiver(closed=True)
     lines, well = run(ae_title="OTHER")
     assert not well
     assert "refuses the association" in lines[1]
 
 
 def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run, everything):
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     lines, well = run(timeout=6)
     assert not well
@@ -108,7 +108,7 @@ def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run
 def test_with_the_broker_away_the_broker_is_named(site, run, everything):
     """It is away for the receiver, as where that has other settings than the web server."""
     site.env["DEVHOST_BROKER"] = "amqp://guest@127.0.0.1:1//"
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     lines, well = run(timeout=30)
     assert not well
@@ -120,7 +120,7 @@ def test_with_the_broker_away_the_broker_is_named(site, run, everything):
 
 def test_a_storage_box_that_fails_is_named(site, run, everything, tmp_path):
     site.start_worker()
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     (tmp_path / "store").rmdir()
     (tmp_path / "store").write_text("no folder")
@@ -138,7 +138,7 @@ def test_a_converter_that_is_missing_is_named_and_the_rest_is_checked(site, run,
     site.env["PYTHONPATH"] = os.pathsep.join([str(site.folder / "without"), site.env["PYTHONPATH"]])
     site.env["PATH"] = str(site.folder / "without")
     site.start_worker()
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     lines, well = run()
     assert not well
@@ -156,7 +156,7 @@ def test_a_filter_that_only_the_web_server_knows_is_named(site, run, everything,
         ', "FILTERS": ["tardis_imagetrove.filters.metadata.MetadataFilter"]}'
     )
     site.start_worker()
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     lines, well = run(timeout=30)
     assert not well
@@ -168,7 +168,7 @@ def test_a_filter_that_only_the_web_server_knows_is_named(site, run, everything,
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_removes_what_it_made(site, box, everything, number):
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     test = site.start(
         "selftest",
@@ -182,7 +182,7 @@ def test_interrupted_it_removes_what_it_made(site, box, everything, number):
 
 
 def test_what_a_killed_self_test_left_is_removed_by_its_token(site, box, everything, run):
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     site.start(
         "selftest",
@@ -198,7 +198,7 @@ def test_what_a_killed_self_test_left_is_removed_by_its_token(site, box, everyth
 
 
 def test_of_a_spool_elsewhere_it_says_that_files_are_left_there(site, run, settings, tmp_path):
-    site.start_receiver()
+    site.start_receiver(closed=True)
     settings.IMAGETROVE = {**settings.IMAGETROVE, "SPOOL": str(tmp_path / "other")}
     lines, well = run(timeout=4)
     assert not well
@@ -210,7 +210,7 @@ def test_of_a_spool_elsewhere_it_says_that_files_are_left_there(site, run, setti
 
 def test_access_that_is_too_wide_is_told(site, run, everything, monkeypatch):
     site.start_worker()
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     made = trial.make_people
 
@@ -229,7 +229,7 @@ def test_access_that_is_too_wide_is_told(site, run, everything, monkeypatch):
 
 def test_files_that_come_back_changed_are_told(site, run, everything, monkeypatch):
     site.start_worker()
-    site.start_receiver()
+    site.start_receiver(closed=True)
     before = everything()
     fetch = mytardis().fetch
 

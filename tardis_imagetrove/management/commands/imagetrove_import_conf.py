@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from ...models import InstrumentConfiguration
+from ...models import InstrumentConfiguration, Sender
 from ...uploader_conf import ConfError, Severity, UploaderConf, UploaderInstrument, interpret, load
 
 #: What a block says and a configuration keeps, by the one name that both have for it.
@@ -46,7 +46,8 @@ class Command(BaseCommand):
         for note in conf.notes:
             if note.severity is not Severity.LEFT_OUT:
                 self.stdout.write(f"{note.severity.value}: {note.text}")
-        imported = left_out = 0
+        names: list[str] = []
+        left_out = 0
         for instrument in conf.instruments:
             try:
                 outcome = self._import(instrument, self._owner(conf, owner), dry_run)
@@ -54,13 +55,19 @@ class Command(BaseCommand):
                 left_out += 1
                 self._complain(f"{instrument.place}: {instrument.name}: {_words(error)}")
             else:
-                imported += 1
+                names.append(instrument.name)
                 self.stdout.write(f"{instrument.name}: {outcome}")
+        having = set(Sender.objects.values_list("configuration__name", flat=True))
+        if without := [name for name in names if name not in having]:
+            self.stdout.write(
+                f"no sender yet: {', '.join(without)}: the file does not say which AE titles and addresses may store;"
+                " add them in admin, nothing is taken from anybody else"
+            )
         for note in conf.notes:
             if note.severity is Severity.LEFT_OUT:
                 left_out += 1
                 self._complain(note.text)
-        done = f"{_count(imported, 'instrument')} {'would be' if dry_run else 'now'} as the file has it"
+        done = f"{_count(len(names), 'instrument')} {'would be' if dry_run else 'now'} as the file has it"
         if left_out:
             raise CommandError(f"{done}; {_count(left_out, 'thing')} left out, as said above")
         self.stdout.write(f"{done}.")

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...conf import settings
-from ...errors import ImageTroveError
+from ...errors import ImageTroveError, PermanentError
+from ...ingest.commitment import CommitmentReporter, CommitmentTiming
 from ...ingest.watcher import Timing, Watcher
 from ...logs import JsonFormatter
-from ...scp import Receiver, ReceiverConfig, TLSFiles
+from ...scp import (
+    CommitmentRequest,
+    Receiver,
+    ReceiverConfig,
+    SenderList,
+    TLSFiles,
+    promiscuous_mark,
+)
+from ...scp.commitment import CommitmentReport, ReportTarget, send_report
 from ...scp.metrics import Metric, MetricsServer, gauge, receiver_metrics
+from ...scp.pending import PendingCommitments
 from ...scp.systemd import notify, watchdog_seconds
+from ...senders import SenderWatch
+from ...spool import Spool
 from ...tasks import open_spool, queue_run, queue_series
+
+log = logging.getLogger("tardis_imagetrove.scp")
 
 #: Seconds that instances in flight have to be finished when the receiver is asked to stop.
 GRACE_SECONDS = 30
+#: Seconds that the database has to say who may store; then the last known senders count.
+SENDERS_SECONDS = 5
 
 
 class Command(BaseCommand):
-    help = "Receive DICOM (C-ECHO, C-STORE) into the spool, and have complete series ingested."
+    help = (
+        "Receive DICOM (C-ECHO, C-STORE, storage commitment) from the configured instruments' senders into the "
+        "spool, and have complete series ingested."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
@@ -34,6 +55,9 @@ class Command(BaseCommand):
             "--spool", type=Path, help="folder of received files (default: IMAGETROVE['SPOOL'])"
         )
         parser.add_argument("--workers", type=int, default=1, help="receiving processes (default: 1)")
+        parser.add_argument(
+            "--promiscuous", action="store_true", help="let everybody store, not only the configured senders"
+        )
         parser.add_argument("--tls-cert", type=Path, help="our certificate, PEM; with key and CA, TLS only")
         parser.add_argument("--tls-key", type=Path, help="its key, PEM")
         parser.add_argument("--tls-ca", type=Path, help="the CA that senders' certificates must be of, PEM")
@@ -54,39 +78,95 @@ class Command(BaseCommand):
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-        metrics = None
-        try:
-            spool.prepare()
-            receiver = Receiver(receiver_config(options), spool)
-            receiver.start()
-            if options["metrics_port"] is not None:
-                metrics = MetricsServer(
-                    options["host"], options["metrics_port"], partial(read_metrics, receiver, watcher)
+        promiscuous = bool(options["promiscuous"])
+        with contextlib.ExitStack() as stack:
+            try:
+                config = receiver_config(options)
+                spool.prepare()
+                if promiscuous:
+                    stack.enter_context(promiscuous_mark(spool))
+                senders = SenderList(spool)
+                watch = SenderWatch(senders)
+                watch.start(SENDERS_SECONDS)
+                stack.callback(watch.stop)
+                receiver = Receiver(
+                    config,
+                    spool,
+                    None if promiscuous else senders.admit,
+                    partial(take_commitment, senders, PendingCommitments(spool)),
                 )
-        except (ImageTroveError, OSError) as error:
-            raise CommandError(str(error)) from error
-        watching = threading.Thread(
-            target=watcher.run, args=(stop, max(0.05, min(1.0, timing.quiet / 4))), name="watcher"
-        )
-        watching.start()
-        self.stdout.write(
-            f"{options['ae_title']} receives on {options['host']}:{receiver.port} into {spool.root}"
-        )
+                reporter = commitment_reporter(config, spool, senders)
+                receiver.start()
+                stack.callback(receiver.stop, grace_seconds=GRACE_SECONDS)
+                if options["metrics_port"] is not None:
+                    read = partial(read_metrics, receiver, watcher, senders, reporter, promiscuous)
+                    metrics = MetricsServer(options["host"], options["metrics_port"], read)
+                    stack.callback(metrics.stop)
+            except (ImageTroveError, OSError) as error:
+                raise CommandError(str(error)) from error
+            self._tell(config, receiver, spool, senders, promiscuous)
+            watching = _thread("watcher", watcher.run, stop, max(0.05, min(1.0, timing.quiet / 4)))
+            reporting = _thread("commitments", reporter.run, stop)
+            notify("READY=1")
+            beat = min(1.0, watchdog_seconds() or 1.0)
+            try:
+                while not stop.wait(beat):
+                    if not (receiver.is_alive() and watching.is_alive() and reporting.is_alive()):
+                        raise CommandError("the receiver has ended unforeseen; its log says why")
+                    notify("WATCHDOG=1")
+            finally:
+                notify("STOPPING=1")
+                stop.set()
+                receiver.stop(grace_seconds=GRACE_SECONDS)
+                watching.join()
+                reporting.join()
+
+    def _tell(
+        self, config: ReceiverConfig, receiver: Receiver, spool: Spool, senders: SenderList, promiscuous: bool
+    ) -> None:
+        """Say what it receives, and from whom."""
+        self.stdout.write(f"{config.ae_title} receives on {config.host}:{receiver.port} into {spool.root}")
+        if promiscuous:
+            log.warning(
+                "PROMISCUOUS: whoever reaches this port may store, whatever instruments have as senders"
+            )
+        elif senders.senders is None:
+            log.warning("nobody may store until the database can say who may")
+        elif not senders.senders:
+            log.warning("nobody may store: no enabled instrument has a sender; add them in admin")
         self.stdout.flush()
-        notify("READY=1")
-        beat = min(1.0, watchdog_seconds() or 1.0)
-        try:
-            while not stop.wait(beat):
-                if not (receiver.is_alive() and watching.is_alive()):
-                    raise CommandError("the receiver has ended unforeseen; its log says why")
-                notify("WATCHDOG=1")
-        finally:
-            notify("STOPPING=1")
-            stop.set()
-            receiver.stop(grace_seconds=GRACE_SECONDS)
-            if metrics is not None:
-                metrics.stop()
-            watching.join()
+
+
+def _thread(name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, name=name)
+    thread.start()
+    return thread
+
+
+def take_commitment(senders: SenderList, pending: PendingCommitments, request: CommitmentRequest) -> None:
+    """Take a storage commitment request on, from a sender that can be told the outcome.
+
+    Raises:
+        PermanentError: there is nowhere to report to.
+        SpoolError: it cannot be kept.
+    """
+    sender = senders.find(request.caller.calling_ae, request.caller.address)
+    if sender is None or sender.report_port is None:
+        raise PermanentError("No port for commitment reports is configured for you")
+    pending.take(request)
+
+
+def commitment_reporter(config: ReceiverConfig, spool: Spool, senders: SenderList) -> CommitmentReporter:
+    """Reports over TLS where receiving does."""
+    tls = config.tls.client_context() if config.tls else None
+
+    def deliver(report: CommitmentReport, target: ReportTarget) -> None:
+        send_report(report, target, tls)
+
+    timing = CommitmentTiming(
+        settings.COMMITMENT_WAIT_SECONDS, settings.RETRY_SECONDS, settings.RETRY_SECONDS_MAX
+    )
+    return CommitmentReporter(spool, senders, timing, deliver)
 
 
 def receiver_config(options: dict[str, object]) -> ReceiverConfig:
@@ -112,14 +192,25 @@ def receiver_config(options: dict[str, object]) -> ReceiverConfig:
     )
 
 
-def read_metrics(receiver: Receiver, watcher: Watcher) -> list[Metric]:
-    """The receiver's counts, and what waits in the spool."""
+def read_metrics(
+    receiver: Receiver, watcher: Watcher, senders: SenderList, reporter: CommitmentReporter, promiscuous: bool
+) -> list[Metric]:
+    """The receiver's counts, what waits in the spool, and who may store."""
     series, oldest = watcher.waiting()
     return [
         *receiver_metrics(receiver.counters(), receiver.open_associations),
         gauge("spool_series", "Series with files in the spool.", series),
         gauge("spool_oldest_seconds", "Since the oldest of them was first seen by this process.", oldest),
         gauge("spool_free_bytes", "That receiving may still use.", watcher.spool.free_bytes()),
+        gauge("senders", "Configured senders that may store.", len(senders.senders or ())),
+        gauge("promiscuous", "1 if everybody may store.", promiscuous),
+        gauge("commitments_waiting", "Storage commitment requests not reported yet.", reporter.waiting),
+        Metric(
+            "commitment_reports_total",
+            "Storage commitment requests that were done with, by outcome.",
+            dict(reporter.outcomes),
+            "outcome",
+        ),
     ]
 
 

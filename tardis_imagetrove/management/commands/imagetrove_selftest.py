@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...mytardis import mytardis
 from ...scu import Peer
-from ...selftest import Outcome, SelfTest, new_token
+from ...selftest import Outcome, SelfTest, calling_ae, new_token
 
 
 class Command(BaseCommand):
@@ -39,7 +39,7 @@ class Command(BaseCommand):
             if box_id is None:
                 raise CommandError(f"There is no storage box {options['storage_box']!r}.")
         token = options["remove"] or new_token()
-        peer = Peer(options["host"], options["port"], options["ae_title"], "IMAGETROVE_TEST")
+        peer = Peer(options["host"], options["port"], options["ae_title"], calling_ae(token))
         test = SelfTest(token, peer, options["timeout"], box_id, self._tell)
         self.stdout.write(f"self-test {token}")
         # What is made must also be removed when an operator or a service manager stops it.

@@ -11,7 +11,15 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError
 
 from ...models import FilterRun, Series
-from ...status import ATTENTION, Records, SpoolStatus, look_at_records, look_at_spool
+from ...status import (
+    ATTENTION,
+    AdmissionStatus,
+    Records,
+    SpoolStatus,
+    look_at_admission,
+    look_at_records,
+    look_at_spool,
+)
 from ...tasks import open_spool
 
 
@@ -33,8 +41,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, json: bool, state: list[str] | None, **options: object) -> None:
+        admission = None
         try:
             spool = look_at_spool(open_spool())
+            admission = look_at_admission(open_spool())
         except ImproperlyConfigured as error:
             spool = SpoolStatus(folder="", problem=str(error))
         records, problem = None, ""
@@ -46,25 +56,39 @@ class Command(BaseCommand):
             records and not records.series[Series.State.HELD] and not records.failed and not spool.problem
         )
         if json:
-            self._write_json(spool, records, problem, well)
+            self._write_json(spool, admission, records, problem, well)
         else:
-            self._write_text(spool, records, problem)
+            self._write_text(spool, admission, records, problem)
         if not well:
             raise SystemExit(1)
 
-    def _write_json(self, spool: SpoolStatus, records: Records | None, problem: str, well: bool) -> None:
+    def _write_json(
+        self,
+        spool: SpoolStatus,
+        admission: AdmissionStatus | None,
+        records: Records | None,
+        problem: str,
+        well: bool,
+    ) -> None:
         said = {
             "well": well,
             "spool": {
                 **asdict(spool),
                 "oldest_since": _time(spool.oldest_since).isoformat() if spool.files else None,
             },
+            "admission": asdict(admission) if admission else None,
             "database_problem": problem,
             **(asdict(records) if records else {}),
         }
         self.stdout.write(json.dumps(said, indent=2, ensure_ascii=False))
 
-    def _write_text(self, spool: SpoolStatus, records: Records | None, problem: str) -> None:
+    def _write_text(
+        self,
+        spool: SpoolStatus,
+        admission: AdmissionStatus | None,
+        records: Records | None,
+        problem: str,
+    ) -> None:
         write = self.stdout.write
         if spool.problem:
             write(f"Spool: {spool.problem}")
@@ -76,6 +100,8 @@ class Command(BaseCommand):
         if spool.files:
             age = datetime.now(timezone.utc) - _time(spool.oldest_since)
             write(f"  waiting longest: {spool.oldest_series}, for {_duration(age)}")
+        if admission is not None:
+            self._write_admission(admission)
         if records is None:
             write(f"Database: cannot be asked: {problem}")
             return
@@ -85,6 +111,17 @@ class Command(BaseCommand):
             write(f"{one.state} {one.series_uid} {one.description}\n    {one.reason or '(no reason)'}")
         for run in records.failed:
             write(f"failed {run.series_uid} {run.description}\n    {run.filter}: {run.reason}")
+
+    def _write_admission(self, admission: AdmissionStatus) -> None:
+        write = self.stdout.write
+        if admission.promiscuous:
+            write("Senders: EVERYBODY may store: a receiver runs with --promiscuous")
+        if admission.senders is not None:
+            write(f"Senders: {admission.senders or 'none'} configured")
+        if admission.without_senders:
+            write(f"  instruments without a sender: {', '.join(admission.without_senders)}")
+        if admission.commitments_waiting:
+            write(f"Storage commitment: {admission.commitments_waiting} requests wait to be reported")
 
 
 def _counts(by_state: dict[str, int], states: type[Series.State] | type[FilterRun.State]) -> str:
