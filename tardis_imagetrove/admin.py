@@ -9,7 +9,16 @@ from django.http import HttpRequest
 
 from .errors import RetriableError
 from .filters import registry
-from .models import Archive, FilterRun, InstrumentConfiguration, ProjectGroup, Sender, Series
+from .filters.base import Filter
+from .models import (
+    Archive,
+    FilterOutput,
+    FilterRun,
+    InstrumentConfiguration,
+    ProjectGroup,
+    Sender,
+    Series,
+)
 from .rapidconnect.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
 
@@ -46,6 +55,14 @@ class PairsField(LinesField):
         return pairs
 
 
+def _about(conversion: Filter) -> str:
+    """A filter in words: its name, what it makes, and of what."""
+    kinds = ", ".join(dict.fromkeys(made.kind for made in conversion.makes)) or conversion.title
+    takes = conversion.takes
+    of = [*(["with pixels"] if takes.pixels else []), *sorted(takes.modalities)]
+    return f"{conversion.name} ({kinds}{', of series ' + ', '.join(of) if of else ''})"
+
+
 class InstrumentConfigurationForm(forms.ModelForm):
     instrument = PairsField(
         help_text="DICOM fields and the values that must all hold, one a line: ManufacturerModelName = Skyra"
@@ -56,6 +73,13 @@ class InstrumentConfigurationForm(forms.ModelForm):
     dataset_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
     default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
     filters = LinesField(required=False, help_text="Conversion filters to run, one a line; none means all.")
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        if "filters" in self.fields:
+            self.fields[
+                "filters"
+            ].help_text += f" There are {'; '.join(map(_about, registry.survey().filters.values()))}."
 
     class Meta:
         model = InstrumentConfiguration
@@ -161,9 +185,32 @@ class SeriesAdmin(ReadOnly, admin.ModelAdmin):
             self.message_user(request, "Queued.", messages.SUCCESS)
 
 
+class FilterOutputInline(ReadOnly, admin.TabularInline):
+    model = FilterOutput
+    fields = ("kind", "datafile")
+    extra = 0
+
+
 @admin.register(FilterRun)
 class FilterRunAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ("filter", "archive", "state", "reason", "attempts", "seconds", "converter", "modified")
+    list_display = (
+        "filter",
+        "archive",
+        "state",
+        "reason",
+        "attempts",
+        "seconds",
+        "memory_mib",
+        "exit_status",
+        "converter",
+        "modified",
+    )
+    fieldsets = (
+        (None, {"fields": ("filter", "archive", "state", "reason", "warnings", "attempts", "lost")}),
+        ("What was run", {"fields": ("filter_version", "converter", "options", "programs", "exit_status")}),
+        ("On what, and at what cost", {"fields": ("input_sha512", "seconds", "memory_mib", "modified")}),
+    )
+    inlines = (FilterOutputInline,)
     list_filter = ("state", "filter")
     search_fields = ("archive__series__series_uid", "archive__series__description")
     list_select_related = ("archive__series",)
@@ -171,14 +218,13 @@ class FilterRunAdmin(ReadOnly, admin.ModelAdmin):
 
     @admin.action(description="Run again", permissions=["view"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[FilterRun]) -> None:
-        from .tasks import queue_run
+        from .tasks import queue_runs
 
         finished = queryset.exclude(state__in=(FilterRun.State.QUEUED, FilterRun.State.RUNNING))
         ids = list(finished.values_list("pk", flat=True))
         FilterRun.objects.filter(pk__in=ids).update(state=FilterRun.State.QUEUED)
         try:
-            for run_id in ids:
-                queue_run(run_id)
+            queue_runs(ids)
         except RetriableError as error:
             self.message_user(request, f"{error}; they are tried again later.", messages.WARNING)
         else:

@@ -160,9 +160,18 @@ class SeriesAppResource(ReadOnlyResource):
             {
                 "archive_version": archive.version,
                 "filter": run.filter,
+                "filter_version": run.filter_version,
                 "state": run.state,
                 "reason": run.reason,
+                "warnings": run.warnings,
                 "converter": run.converter,
+                "options": run.options,
+                "programs": run.programs,
+                "exit_status": run.exit_status,
+                "input_sha512": run.input_sha512,
+                "seconds": run.seconds,
+                "memory_mib": run.memory_mib,
+                "attempts": run.attempts,
                 "outputs": [
                     {"kind": output.kind, "datafile": output.datafile_id} for output in run.outputs.all()
                 ],

@@ -34,7 +34,7 @@ _NUMBERS = {
 @checks.register("imagetrove")
 def check_settings(**_: object) -> list[checks.CheckMessage]:
     """The ``IMAGETROVE`` setting: its keys, types, and the folders that it names."""
-    return [*_check_keys(), *_check_numbers(), *_check_folders(), *_check_filters()]
+    return [*_check_keys(), *_check_numbers(), *_check_folders(), *_check_filters(), *_check_queues()]
 
 
 def _check_keys() -> Iterator[checks.CheckMessage]:
@@ -82,15 +82,38 @@ def _check_filters() -> Iterator[checks.CheckMessage]:
     found = registry.survey()
     for problem in (*found.setting_problems, *found.entry_point_problems):
         yield checks.Error(f"{problem}.", id="imagetrove.E005")
+    for problem in registry.option_problems(found.filters):
+        yield checks.Error(f"{problem}.", id="imagetrove.E008")
     for conversion in found.filters.values():
         for problem in conversion.problems():
             yield checks.Warning(f"Filter {conversion.name}: {problem}.", id="imagetrove.W001")
 
 
+def _check_queues() -> Iterator[checks.CheckMessage]:
+    from tardis.celery import tardis_app
+
+    conf = tardis_app.conf
+    named = {getattr(queue, "name", queue) for queue in conf.task_queues or ()}
+    for key in ("INGEST_QUEUE", "CONVERT_QUEUE"):
+        queue = getattr(settings, key)
+        if queue is not None and (not isinstance(queue, str) or not queue):
+            yield checks.Error(
+                f"IMAGETROVE[{key!r}] is {queue!r}: it must be a queue's name, or None.", id="imagetrove.E002"
+            )
+        elif queue and not conf.task_create_missing_queues and queue not in named:
+            yield checks.Error(
+                f"IMAGETROVE[{key!r}]: Celery knows no queue {queue!r}, and is set to make none.",
+                hint="Add it to Celery's setting of task queues.",
+                id="imagetrove.E009",
+            )
+
+
 @checks.register("imagetrove", deploy=True)
 def check_broker(**_: object) -> list[checks.CheckMessage]:
-    """Whether Celery's broker answers within seconds; by ``check --deploy``, since it connects."""
+    """Whether Celery's broker answers within seconds, and workers listen; by ``check --deploy``: it connects."""
     from tardis.celery import tardis_app
+
+    from .tasks import unheard
 
     try:
         with tardis_app.connection_for_write() as broker:
@@ -103,7 +126,10 @@ def check_broker(**_: object) -> list[checks.CheckMessage]:
                 id="imagetrove.E006",
             )
         ]
-    return []
+    return [
+        checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W003", hint="Series wait meanwhile.")
+        for words in unheard()
+    ]
 
 
 @checks.register(checks.Tags.database)

@@ -30,6 +30,12 @@ DEFAULTS: dict[str, Any] = {
         "tardis_imagetrove.filters.picture.PictureFilter",
         "tardis_imagetrove.filters.metadata.MetadataFilter",
     ],
+    # Values of filters' own options and limits, by the filter's name: {"minc": {"memory_mib": 4096}}.
+    "FILTER_OPTIONS": {},
+    # The Celery queues of ingest and of conversion; None is Celery's default queue, which the worker of
+    # every MyTARDIS works on. A queue that is named here needs a worker that is started with -Q.
+    "INGEST_QUEUE": None,
+    "CONVERT_QUEUE": None,
     # Going on after trouble. Seconds without a sign of life after which a task is taken for dead
     # and given to another worker.
     "STALL_SECONDS": 60,

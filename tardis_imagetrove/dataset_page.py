@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,7 +99,12 @@ class Download:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What one filter made of the newest archive; ``reasons`` say why it did not, or not all."""
+    """What one filter made of the newest archive; ``reasons`` say why it did not, or not all.
+
+    Attributes:
+        commands: the programs that it ran, with their arguments.
+        cost: time and memory in words; empty if it was not run.
+    """
 
     title: str
     stand: Stand
@@ -106,6 +112,8 @@ class Conversion:
     converter: str
     version: str
     outputs: int
+    commands: tuple[str, ...]
+    cost: str
 
 
 @dataclass(frozen=True)
@@ -338,13 +346,21 @@ def _conversions(runs: list[FilterRun]) -> tuple[Conversion, ...]:
         Conversion(
             title=titles.get(run.filter, run.filter),
             stand=Stand(run.state, run.get_state_display()),
-            reasons=tuple(run.reason.split("; ")) if run.reason else (),
+            reasons=tuple(run.warnings) or (tuple(run.reason.split("; ")) if run.reason else ()),
             converter=run.converter,
             version=run.filter_version,
             outputs=len(run.outputs.all()),
+            commands=tuple(shlex.join(program["arguments"]) for program in run.programs),
+            cost=_cost(run),
         )
         for run in sorted(runs, key=lambda run: order.get(run.filter, len(order)))
     )
+
+
+def _cost(run: FilterRun) -> str:
+    if run.seconds is None or run.memory_mib is None:
+        return ""
+    return f"{run.seconds:.1f} s, {run.memory_mib:.0f} MiB"
 
 
 def _filters() -> tuple[dict[str, str], dict[str, int]]:

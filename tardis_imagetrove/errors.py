@@ -15,6 +15,13 @@ class RetriableError(ImageTroveError):
     """
 
 
+class KilledError(RetriableError):
+    """A process was killed from outside, as the kernel does when memory runs out.
+
+    The input may be the cause, and may not: it is tried again, a few times.
+    """
+
+
 class PermanentError(ImageTroveError):
     """Trying again with the same input and configuration would fail in the same way.
 

@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 
 from .dicom import NoInstance, UnreadableFile, field_text, read_header
 from .errors import ImageTroveError, PermanentError
+from .filters import registry
 from .filters.base import DicomSeries, Filter, FilterResult
+from .filters.isolation import isolated
 from .ingest.placement import directory_name
 from .parameters import Parameters
 from .spool import file_sha256
@@ -21,11 +23,19 @@ from .spool import file_sha256
 
 @dataclass(frozen=True)
 class FoundSeries:
-    """The files of one series; ``directory`` is its own, as ingest would name it."""
+    """The files of one series.
+
+    Attributes:
+        directory: its own, as ingest would name it.
+        modality: of its first file.
+        sop_classes: of all its files.
+    """
 
     series_uid: str
     directory: str
     files: tuple[Path, ...]
+    modality: str = ""
+    sop_classes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ def find_series(folder: Path, leave_out: Path) -> tuple[list[FoundSeries], list[
     """
     files: dict[str, list[Path]] = {}
     wanted: dict[str, str] = {}
+    modalities: dict[str, str] = {}
+    classes: dict[str, set[str]] = {}
     instances: dict[tuple[str, str], list[Path]] = {}
     unused = []
     for path in _files(folder, leave_out.resolve()):
@@ -88,12 +100,18 @@ def find_series(folder: Path, leave_out: Path) -> tuple[list[FoundSeries], list[
             continue
         others.append(path)
         files.setdefault(uid, []).append(path)
+        classes.setdefault(uid, set()).add(str(header.get("SOPClassUID", "")))
         if uid not in wanted:
+            modalities[uid] = field_text(header, "Modality")
             number = header.get("SeriesNumber")
             description = field_text(header, "SeriesDescription") or field_text(header, "ProtocolName")
             wanted[uid] = directory_name("" if number is None else number, description)
     names = dict(zip(wanted, _distinct(wanted.values()), strict=True))
-    return [FoundSeries(uid, names[uid], tuple(paths)) for uid, paths in files.items()], unused
+    found = [
+        FoundSeries(uid, names[uid], tuple(paths), modalities[uid], frozenset(classes[uid]))
+        for uid, paths in files.items()
+    ]
+    return found, unused
 
 
 def _files(folder: Path, leave_out: Path) -> Iterator[Path]:
@@ -128,20 +146,37 @@ def convert_series(
         out: the folder that the series' own folder is made in.
         overwrite: files of the same names; otherwise the filter that made them fails.
     """
-    for name, conversion in filters.items():
-        try:
-            with TemporaryDirectory(prefix=".imagetrove-", dir=out) as scratch:
-                made = Path(scratch, "out")
-                made.mkdir()
-                result = conversion.run(DicomSeries(series.files, series.directory), made)
-                files = _keep(name, result, series, made, out / series.directory, overwrite)
-        except (ImageTroveError, OSError) as error:
-            yield Converted(name, Outcome.FAILED, words=(str(error),))
-        except Exception as error:  # a fault in one filter stops none of the others
-            yield Converted(name, Outcome.FAILED, words=(f"unexpected {type(error).__name__}: {error}",))
-        else:
-            skipped = (result.skipped,) if result.skipped else ()
-            yield Converted(name, _outcome(result), files, (*skipped, *result.warnings))
+    with TemporaryDirectory(prefix=".imagetrove-", dir=out) as shared:
+        for name, conversion in filters.items():
+            yield _convert(series, name, conversion, out, Path(shared), overwrite)
+
+
+def _convert(
+    series: FoundSeries, name: str, conversion: Filter, out: Path, shared: Path, overwrite: bool
+) -> Converted:
+    try:
+        if refusal := conversion.takes.refusal(series.modality, series.sop_classes):
+            return Converted(name, Outcome.SKIPPED, words=(refusal,))
+        options, limits = registry.options_of(conversion)
+        given = DicomSeries(series.files, series.directory, options=options, shared=shared)
+        with TemporaryDirectory(prefix=".imagetrove-", dir=out) as scratch:
+            made = Path(scratch, "out")
+            made.mkdir()
+
+            def work() -> FilterResult:
+                result = conversion.run(given, made)
+                conversion.check(result, made)
+                return result
+
+            report = isolated(work, limits)
+            if report.error is not None:
+                raise report.error
+            result = report.value
+            files = _keep(name, result, series, made, out / series.directory, overwrite)
+    except (ImageTroveError, OSError) as error:
+        return Converted(name, Outcome.FAILED, words=(str(error),))
+    skipped = (result.skipped,) if result.skipped else ()
+    return Converted(name, _outcome(result), files, (*skipped, *result.warnings))
 
 
 def _outcome(result: FilterResult) -> Outcome:

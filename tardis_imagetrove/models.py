@@ -14,6 +14,10 @@ from .errors import PermanentError
 from .rapidconnect.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
 from .scp.admission import network_text, parse_ae_title, parse_network
 
+LOST_ATTEMPTS = 5
+"""So many attempts of a filter run in a row that ended with their worker's death, or their process's, are
+the run's own doing: it has failed, and is tried again when somebody asks."""
+
 
 class InstrumentConfiguration(models.Model):
     """How series of one instrument are recognised, titled, owned and converted."""
@@ -368,7 +372,32 @@ class FilterRun(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     # Counted up while a worker is alive; compared for change only, so no clock can mislead.
     beat = models.BigIntegerField(default=0)
-    seconds = models.FloatField(null=True, blank=True)
+    lost = models.PositiveIntegerField(
+        default=0, help_text="Attempts in a row whose worker, or whose process, was gone before their end."
+    )
+    # The record of the last attempt.
+    options = models.JSONField(default=dict, blank=True, help_text="The filter's options, as it was run.")
+    input_sha512 = models.CharField(
+        max_length=128, blank=True, help_text="Of the archive, as it was read from the storage box."
+    )
+    warnings = models.JSONField(default=list, blank=True, help_text="What is missing or doubtful, in words.")
+    programs = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Each program that was run: arguments, exit status, seconds, and MiB that it held at most.",
+    )
+    exit_status = models.IntegerField(
+        null=True,
+        blank=True,
+        help_text="Of the last program that was run, or else of the filter's own process; "
+        "negative is the number of the signal that ended it.",
+    )
+    seconds = models.FloatField(null=True, blank=True, help_text="With reading the archive and storing.")
+    memory_mib = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="MiB that the largest of the run's processes held at most, with what it shares with the worker.",
+    )
     modified = models.DateTimeField(auto_now=True)
 
     class Meta:

@@ -38,7 +38,7 @@ from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, S
 from .mytardis import mytardis, trial
 from .mytardis.accounts import LOCAL_BACKEND
 from .phantom import oblique_mr_series
-from .tasks import open_spool, worker_names
+from .tasks import open_spool, unheard, worker_names
 
 SLICES, ROWS, COLUMNS = 8, 48, 40
 
@@ -287,6 +287,8 @@ class SelfTest:
     @staticmethod
     def _worker_hint() -> str:
         answering = worker_names()
+        if answering and (words := unheard()):
+            return "; ".join(words)
         if answering:
             return (
                 f"the worker's log: {', '.join(answering)} answers, and may be busy (give a longer --timeout),"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tardis.celery import tardis_app
@@ -9,11 +10,17 @@ from tardis.celery import tardis_app
 from .conf import settings
 from .errors import RetriableError
 from .filters import registry
-from .filters.run import run_filter as do_filter_run
+from .filters.run import run_filters as do_filter_runs
 from .ingest.series import ingest_series as do_ingest_series
 from .ingest.series import refresh_state
 from .models import FilterRun, Series
 from .spool import Spool
+
+_CHUNK = 500
+"""Runs that one query is about."""
+
+_CARRY_QUESTIONS = ("amqp", "py-amqp", "redis")
+"""Drivers of brokers by which workers can be asked something."""
 
 
 def open_spool(folder: str | Path | None = None) -> Spool:
@@ -27,23 +34,22 @@ def open_spool(folder: str | Path | None = None) -> Spool:
 
 # Late acknowledgement gives a killed worker's task to another where the broker can; where it
 # cannot, the watcher does. Both are safe, since a task that was done already does nothing.
-@tardis_app.task(
-    name="tardis_imagetrove.ingest_series", ignore_result=True, acks_late=True, reject_on_worker_lost=True
-)
+# A task that kills its pool's process alone is not given back at once, or it would do so for ever:
+# the watcher does that, waiting longer each time.
+_LATE = {"acks_late": True, "reject_on_worker_lost": False}
+
+
+@tardis_app.task(name="tardis_imagetrove.ingest_series", ignore_result=True, **_LATE)
 def ingest_series(series_uid: str, spool_folder: str | None = None) -> None:
     """Archive what the spool holds of a series and have its filters queued."""
     spool = open_spool(spool_folder)
-    for run_id in do_ingest_series(spool, series_uid, list(registry.load()), settings.scratch_path):
-        queue_run(run_id)
+    queue_runs(do_ingest_series(spool, series_uid, list(registry.load()), settings.scratch_path))
 
 
-@tardis_app.task(
-    name="tardis_imagetrove.run_filter", ignore_result=True, acks_late=True, reject_on_worker_lost=True
-)
+@tardis_app.task(name="tardis_imagetrove.run_filter", ignore_result=True, **_LATE)
 def run_filter(run_id: int) -> None:
-    """Do one filter run and let its series' state follow."""
-    series_id = do_filter_run(run_id, settings.scratch_path, settings.STALL_SECONDS / 4)
-    if series_id is not None:
+    """Do one filter run, and those that are queued beside it; let their series' state follow."""
+    for series_id in do_filter_runs(run_id, settings.scratch_path, settings.STALL_SECONDS / 4):
         refresh_state(series_id)
 
 
@@ -53,16 +59,35 @@ def queue_series(series_uid: str, spool_folder: str | None = None) -> None:
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(ingest_series, series_uid, spool_folder)
+    _queue(ingest_series, settings.INGEST_QUEUE, series_uid, spool_folder)
 
 
 def queue_run(run_id: int) -> None:
-    """Have a filter run done by a worker.
+    """Have a filter run done by a worker, and with it what else is queued for its archive.
 
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(run_filter, run_id)
+    _queue(run_filter, settings.CONVERT_QUEUE, run_id)
+
+
+def queue_runs(run_ids: Iterable[int]) -> None:
+    """Have filter runs that are marked as queued done by workers: one message for each archive.
+
+    If the worker that takes a message dies before it comes to the archive's last run, the watcher
+    queues the rest.
+
+    Raises:
+        RetriableError: the broker cannot be reached.
+    """
+    ids = list(run_ids)
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        first: dict[int, int] = {}
+        for pk, archive in FilterRun.objects.filter(pk__in=chunk).order_by("pk").values_list("pk", "archive"):
+            first.setdefault(archive, pk)
+        for run_id in first.values():
+            queue_run(run_id)
 
 
 def queue_again(series: Series) -> list[str]:
@@ -75,7 +100,7 @@ def queue_again(series: Series) -> list[str]:
         RetriableError: the broker cannot be reached. Filters that are marked by then go on by themselves.
     """
     queue_series(series.series_uid)
-    names = []
+    names, marked = [], []
     newest = series.archives.order_by("-version").first()
     runs = FilterRun.objects.filter(
         archive=newest, state__in=(FilterRun.State.FAILED, FilterRun.State.WAITING)
@@ -84,7 +109,8 @@ def queue_again(series: Series) -> list[str]:
         # Only as it was seen: a worker may have taken it since.
         if runs.filter(pk=run_id).update(state=FilterRun.State.QUEUED):
             names.append(name)
-            queue_run(run_id)
+            marked.append(run_id)
+    queue_runs(marked)
     if names and series.state == Series.State.PARTIAL:
         refresh_state(series.pk)
     return names
@@ -98,11 +124,58 @@ def worker_names(seconds: float = 2.0) -> list[str]:
         return []
 
 
-def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
+def queues() -> dict[str, str]:
+    """The queue of each kind of work (``ingest``, ``convert``)."""
+    default = tardis_app.conf.task_default_queue
+    return {"ingest": settings.INGEST_QUEUE or default, "convert": settings.CONVERT_QUEUE or default}
+
+
+def listeners(seconds: float = 2.0) -> dict[str, list[str]] | None:
+    """Names of the workers that take work from each of our queues.
+
+    Returns:
+        None where nobody can say: the broker carries no such question, or is away.
+    """
+    try:
+        with tardis_app.connection_for_read() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
+            if broker.transport.driver_type not in _CARRY_QUESTIONS:
+                return None
+            answers = tardis_app.control.inspect(timeout=seconds, connection=broker).active_queues() or {}
+    except Exception:  # each transport has its own
+        return None
+    found: dict[str, list[str]] = {queue: [] for queue in queues().values()}
+    for worker, consumed in answers.items():
+        for queue in {str(one.get("name")) for one in consumed} & found.keys():
+            found[queue].append(worker)
+    return {queue: sorted(workers) for queue, workers in found.items()}
+
+
+def unheard(heard: dict[str, list[str]] | None = None) -> list[str]:
+    """Words for each of our queues that no worker takes work from; none where nobody can say.
+
+    Args:
+        heard: of :func:`listeners`, if they were asked already.
+    """
+    heard = listeners() if heard is None else heard
+    if heard is None:
+        return []
+    kinds: dict[str, list[str]] = {}
+    for kind, queue in queues().items():
+        kinds.setdefault(queue, []).append(kind)
+    return [
+        f"no worker takes work from the queue {queue!r} ({' and '.join(kinds[queue])}):"
+        f" start one with -Q {queue}"
+        for queue, workers in heard.items()
+        if not workers
+    ]
+
+
+def _queue(task, queue: str | None, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
     try:
         # Connected here, since what Celery does by itself tries for six seconds, whatever it is told.
         with tardis_app.connection_for_write() as broker:
             broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            task.apply_async(arguments, retry=False, connection=broker)
+            task.apply_async(arguments, retry=False, connection=broker, **({"queue": queue} if queue else {}))
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

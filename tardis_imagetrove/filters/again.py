@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
@@ -53,19 +53,26 @@ def newest_archives() -> QuerySet[Archive]:
     return Archive.objects.filter(~Exists(newer))
 
 
-def is_due(state: str, version: str, current: str, force: bool) -> bool:
-    """Whether a run that has ended is to be done again.
+@dataclass(frozen=True)
+class Current:
+    """A filter as it is now: its version, and its options as the site has set them."""
+
+    version: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def is_due(run: FilterRun, current: Current, force: bool) -> bool:
+    """Whether a run that has ended is to be done again: its archive is the same as ever.
 
     Args:
-        version: of the filter that did it.
-        current: of the filter as it is now.
         force: even if nothing would come out differently.
     """
-    return force or state == FilterRun.State.FAILED or version != current
+    same = (run.filter_version, run.options) == (current.version, dict(current.options))
+    return force or run.state == FilterRun.State.FAILED or not same
 
 
 def mark(
-    archives: QuerySet[Archive], versions: Mapping[str, str], wanted: Collection[str], force: bool
+    archives: QuerySet[Archive], versions: Mapping[str, Current], wanted: Collection[str], force: bool
 ) -> Marked:
     """Have filters run on archives, where they have not yet done so or have to again.
 
@@ -74,7 +81,7 @@ def mark(
 
     Args:
         archives: of :func:`newest_archives`.
-        versions: of all filters, by name.
+        versions: all filters as they are now, by name.
         wanted: names of filters, which are in ``versions``; empty for all.
     """
     runs: list[int] = []
@@ -99,7 +106,7 @@ def mark(
     return Marked(tuple(runs), tuple(series), up_to_date, tuple(sorted(not_listed.items())))
 
 
-def _mark_archive(archive: Archive, versions: Mapping[str, str], force: bool) -> tuple[list[int], int]:
+def _mark_archive(archive: Archive, versions: Mapping[str, Current], force: bool) -> tuple[list[int], int]:
     """Ids of runs to be queued, and the number of those that are up to date."""
     FilterRun.objects.bulk_create(
         (
@@ -112,7 +119,7 @@ def _mark_archive(archive: Archive, versions: Mapping[str, str], force: bool) ->
     for run in archive.runs.filter(filter__in=versions).order_by("pk"):
         if run.state in FilterRun.UNFINISHED:
             found.append(run.pk)
-        elif is_due(run.state, run.filter_version, versions[run.filter], force):
+        elif is_due(run, versions[run.filter], force):
             # Only as it was seen: another may have marked it, and a worker have taken it.
             FilterRun.objects.filter(pk=run.pk, state=run.state).update(
                 state=FilterRun.State.QUEUED, reason=""

@@ -9,18 +9,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 
-try:
-    import resource
-except ImportError:  # not a Unix: the memory limit is left out
-    resource = None
-
 from ..errors import PermanentError, RetriableError
+from .programs import run_program
 
 TIME_LIMIT_SECONDS = 1800
 """A series of 10 000 slices takes about ten seconds; what takes half an hour will not end."""
@@ -158,31 +153,18 @@ def run_dcm2niix(
 
     Raises:
         PermanentError: it did not end in time, or died.
+        KilledError: it was killed from outside.
         RetriableError: the disk of ``destination`` is full.
     """
     program = program or find_dcm2niix()
-    argv = [str(program), *options, "-f", STEM, "-o", str(destination), str(source)]
-    child = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
+    code, output = run_program(
+        [str(program), *options, "-f", STEM, "-o", str(destination), str(source)],
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        arguments=("dcm2niix", *options, "-f", STEM),
     )
-    # Not by preexec_fn, which may deadlock in a worker with threads.
-    if hasattr(resource, "prlimit"):
-        with suppress(ProcessLookupError):  # already done
-            resource.prlimit(child.pid, resource.RLIMIT_AS, (memory_limit, memory_limit))
-    try:
-        output, _ = child.communicate(timeout=time_limit)
-    except subprocess.TimeoutExpired:
-        _kill(child)
-        raise PermanentError(f"dcm2niix did not finish within {time_limit:g} s and was stopped") from None
-    except BaseException:  # the task itself is being stopped
-        _kill(child)
-        raise
-    run = Run(child.returncode, complaints_in(output.decode(errors="replace")), tuple(options))
-    if "No space left" in output.decode(errors="replace") or shutil.disk_usage(destination).free < 1 << 20:
+    run = Run(code, complaints_in(output), tuple(options))
+    if "No space left" in output or shutil.disk_usage(destination).free < 1 << 20:
         raise RetriableError(f"The disk of {destination} is full; dcm2niix ended with {run.meaning}")
     if run.code < 0:
         raise PermanentError(
@@ -215,9 +197,3 @@ def complaints_in(output: str, most: int = 20) -> tuple[str, ...]:
     if len(told) > most:
         told[most:] = [f"and {len(told) - most} other kinds of complaint"]
     return tuple(told)
-
-
-def _kill(child: subprocess.Popen) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.communicate()

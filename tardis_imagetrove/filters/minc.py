@@ -10,8 +10,9 @@ from pathlib import Path
 
 from .. import __version__
 from . import dcm2niix, volume
-from .base import DicomSeries, Filter, FilterResult, Output
+from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .minc2 import Attributes, Minc2Header, write_minc2
+from .shared import conversion_of
 
 
 class MincFilter(Filter):
@@ -20,13 +21,15 @@ class MincFilter(Filter):
     name = "minc"
     title = "MINC"
     version = "1"
+    takes = Takes(pixels=True)
+    makes = (Makes("MINC", "application/x-hdf5"),)
 
     def problems(self) -> list[str]:
         return dcm2niix.problems()
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         with tempfile.TemporaryDirectory(prefix="minc-", dir=out) as scratch:
-            conversion = volume.convert(volume.survey(series), Path(scratch))
+            conversion = conversion_of(series, Path(scratch))
             outputs, warnings = [], list(conversion.warnings)
             for image in conversion.images:
                 stem = "_".join(part for part in (series.name, image.label) if part)

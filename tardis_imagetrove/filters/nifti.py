@@ -7,9 +7,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import dcm2niix, volume
-from .base import DicomSeries, Filter, FilterResult, Output
+from . import dcm2niix
+from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .gz import gzip_file
+from .shared import conversion_of
 
 IDENTIFYING_FIELDS = frozenset(
     {
@@ -45,19 +46,24 @@ class NiftiFilter(Filter):
     name = "nifti"
     title = "NIfTI"
     version = "1"
+    takes = Takes(pixels=True)
+    makes = (
+        Makes("NIfTI", "application/gzip"),
+        Makes("Sidecar", "application/json"),
+        Makes("Gradients", "text/plain"),
+    )
 
     def problems(self) -> list[str]:
         return dcm2niix.problems()
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         with tempfile.TemporaryDirectory(prefix="nifti-", dir=out) as scratch:
-            conversion = volume.convert(volume.survey(series), Path(scratch))
+            conversion = conversion_of(series, Path(scratch))
             outputs = []
             for image in conversion.images:
                 stem = "_".join(part for part in (series.name, image.label) if part)
                 target = out / f"{stem}.nii.gz"
                 gzip_file(image.path, target)
-                image.path.unlink()
                 outputs.append(Output(target, "application/gzip", "NIfTI"))
                 if image.sidecar:
                     sidecar = out / f"{stem}.json"

@@ -17,8 +17,9 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from ..errors import PermanentError
 from . import volume
-from .base import DicomSeries, Filter, FilterResult, Output
+from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .headers import Header
+from .shared import conversion_of, survey_of
 
 WIDTH = 1200
 """Of a picture at most, in pixels; thumbnails are made smaller by the browser."""
@@ -67,9 +68,11 @@ class PictureFilter(Filter):
     name = "picture"
     title = "Picture"
     version = "1"
+    takes = Takes(pixels=True)
+    makes = (Makes("Picture", "image/png"),)
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
-        found = volume.survey(series)
+        found = survey_of(series)
         headers, troubles = found.headers, list(found.troubles)
         drawn_by = f"Pillow {PIL.__version__}"
         if found.skipped:
@@ -80,7 +83,7 @@ class PictureFilter(Filter):
             with tempfile.TemporaryDirectory(prefix="picture-", dir=out) as scratch:
                 # What the NIfTI lacks is told there; here, only what concerns the picture.
                 try:
-                    conversion = volume.convert(found, Path(scratch))
+                    conversion = conversion_of(series, Path(scratch))
                 except PermanentError as error:
                     troubles.append(f"Frames are shown instead of three planes: {error}")
                 else:

@@ -13,7 +13,8 @@ from django.utils.module_loading import import_string
 
 from ..conf import settings
 from ..errors import PermanentError
-from .base import Filter
+from .base import Filter, Makes, Option, Takes
+from .isolation import Limits
 
 GROUP = "tardis_imagetrove.filters"
 """The group of entry points by which an installed distribution brings filters."""
@@ -106,6 +107,8 @@ def _add(
             raise PermanentError(f"{where} has no {attribute}")
         if len(value) > NAME_LENGTH:
             raise PermanentError(f"{where}: its {attribute} has more than {NAME_LENGTH} characters")
+    if mistake := _mistake_in_class(kind):
+        raise PermanentError(f"{where}: {mistake}")
     if kind.name in filters:
         if again_is_fine and type(filters[kind.name]) is kind:
             return
@@ -118,3 +121,64 @@ def _add(
 
 def _words(error: Exception) -> str:
     return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+
+
+def _mistake_in_class(kind: type[Filter]) -> str:
+    """What is wrong with the other attributes of a filter's class; empty if nothing is."""
+    if not isinstance(kind.takes, Takes):
+        return "its takes is no Takes"
+    for attribute, wanted in (("makes", Makes), ("options", Option)):
+        value = getattr(kind, attribute)
+        if not isinstance(value, tuple) or not all(isinstance(one, wanted) for one in value):
+            return f"its {attribute} is no tuple of {wanted.__name__}"
+    names = [option.name for option in _all_options(kind)]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        return f"two of its options are named {', '.join(doubled)}"
+    for option in _all_options(kind):
+        if problem := option.problem(option.default):
+            return f"the default of its option {option.name} {problem}"
+    return ""
+
+
+def _all_options(conversion: Filter | type[Filter]) -> tuple[Option, ...]:
+    """A filter's own options, and the limits that each filter has."""
+    return (
+        *conversion.options,
+        Option("seconds", float(conversion.seconds), "Seconds after which a run is stopped.", least=1),
+        Option("memory_mib", float(conversion.memory_mib), "MiB of memory that a run may use.", least=64),
+    )
+
+
+def option_problems(filters: dict[str, Filter]) -> list[str]:
+    """What is wrong with ``IMAGETROVE['FILTER_OPTIONS']``, each in words that name the key."""
+    given = settings.FILTER_OPTIONS
+    if not isinstance(given, dict) or not all(isinstance(values, dict) for values in given.values()):
+        return ["IMAGETROVE['FILTER_OPTIONS'] is no dictionary of a dictionary for each filter"]
+    found = []
+    for name, values in given.items():
+        where = f"IMAGETROVE['FILTER_OPTIONS'][{name!r}]"
+        if name not in filters:
+            found.append(f"{where}: there is no filter of this name")
+            continue
+        known = {option.name: option for option in _all_options(filters[name])}
+        for key, value in values.items():
+            if key not in known:
+                found.append(f"{where}: there is no option {key!r}, but {', '.join(known)}")
+            elif problem := known[key].problem(value):
+                found.append(f"{where}[{key!r}] {problem}")
+    return found
+
+
+def options_of(conversion: Filter) -> tuple[dict[str, object], Limits]:
+    """The values of a filter's own options, and its limits, as the site has set them.
+
+    Raises:
+        PermanentError: a value is wrong.
+    """
+    for problem in option_problems({conversion.name: conversion}):
+        if problem.startswith(f"IMAGETROVE['FILTER_OPTIONS'][{conversion.name!r}]"):
+            raise PermanentError(problem)
+    given = settings.FILTER_OPTIONS.get(conversion.name, {})
+    values = {option.name: given.get(option.name, option.default) for option in _all_options(conversion)}
+    limits = Limits(float(values.pop("seconds")), float(values.pop("memory_mib")))
+    return values, limits

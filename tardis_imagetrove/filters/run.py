@@ -6,23 +6,24 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F, Max
 
 from ..archive import unpack
-from ..errors import PermanentError, RetriableError
-from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration
+from ..errors import KilledError, PermanentError, RetriableError
+from ..models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Instance, InstrumentConfiguration
 from ..mytardis import FileRecord, mytardis
 from ..mytardis.base import file_chunks
 from ..mytardis.parameters import set_parameters
 from ..parameters import Level, Parameters
 from .base import DicomSeries, Filter, FilterResult, FilterSettings
-from .registry import load, survey
+from .isolation import Report, isolated
+from .registry import load, options_of, survey
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,72 @@ class Overtaken(Exception):
     """Another worker has this run now, since this one gave no sign of life."""
 
 
-def run_filter(run_id: int, scratch: Path, beat_seconds: float) -> int | None:
+class Supply:
+    """One archive's files for the runs of one worker: fetched when the first needs them, and unpacked once."""
+
+    def __init__(self, archive: Archive, folder: Path) -> None:
+        self._archive, self._folder = archive, folder
+        self._files: tuple[Path, ...] = ()
+        self.sha512 = ""
+        self.shared = folder / "shared"
+        self.shared.mkdir()
+
+    def files(self) -> tuple[Path, ...]:
+        """The DICOM files.
+
+        Raises:
+            RetriableError: the storage box fails.
+            PermanentError: it has another archive than ingest has recorded.
+        """
+        if not self._files:
+            with TemporaryDirectory(dir=self._folder) as place:
+                packed = Path(place, "archive.zip")
+                sums = mytardis().fetch(self._archive.datafile_id, packed)
+                if sums.sha512 != self._archive.sha512:
+                    raise PermanentError(
+                        f"DataFile {self._archive.datafile_id} is not the archive that was recorded (sha512 differs)"
+                    )
+                dicom = Path(place, "dicom")
+                dicom.mkdir()
+                names = [path.name for path in unpack(packed, dicom)]
+                dicom.rename(self._folder / "dicom")
+            self._files = tuple(self._folder / "dicom" / name for name in names)
+            for path in self._files:
+                path.chmod(0o444)  # no filter may change what the next one reads
+            self.sha512 = sums.sha512
+        return self._files
+
+
+def run_filters(run_id: int, scratch: Path, beat_seconds: float) -> Iterator[int]:
+    """Do one queued filter run, and then what else is queued for the same archive, over one copy of it.
+
+    Another worker may do some of them at the same time: each run is claimed when it is its turn.
+
+    Yields:
+        After each run of ours that has ended, the id of its series.
+    """
+    archive = Archive.objects.filter(runs=run_id).select_related("series__configuration").first()
+    if archive is None:
+        return
+    tried: list[int] = []
+    with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
+        supply = Supply(archive, Path(folder))
+        while run_id is not None:
+            tried.append(run_id)
+            if (series_id := run_filter(run_id, Path(folder), beat_seconds, supply)) is not None:
+                yield series_id
+            queued = archive.runs.filter(state=FilterRun.State.QUEUED).exclude(pk__in=tried)
+            run_id = queued.order_by("pk").values_list("pk", flat=True).first()
+
+
+def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply | None = None) -> int | None:
     """Do one queued filter run; returns the id of its series, or None if it was not ours to do.
 
     Safe to call at any time, by any number of workers: one claims the run, and one that was
     taken for dead and is not writes nothing any more. Trouble ends up in the run's state.
+
+    Args:
+        supply: of its archive, where several runs use one.
     """
     claimed = FilterRun.objects.filter(pk=run_id, state=FilterRun.State.QUEUED).update(
         state=FilterRun.State.RUNNING, attempts=F("attempts") + 1, beat=F("beat") + 1, reason=""
@@ -52,15 +114,27 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float) -> int | None:
         return None
     run = FilterRun.objects.select_related("archive__series__configuration").get(pk=run_id)
     started = time.monotonic()
+    lost = 0
+    # What is recorded is the last attempt's, or nothing.
+    run.options, run.input_sha512, run.warnings, run.programs = {}, "", [], []
+    run.exit_status = run.memory_mib = None
     try:
-        with _beating(run, beat_seconds):
-            result = _convert(run, scratch)
+        with ExitStack() as stack:
+            if supply is None:
+                folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
+                supply = Supply(run.archive, Path(folder))
+            result = _convert(run, scratch, beat_seconds, supply)
         state, reason = _verdict(result)
     except Overtaken:
         log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
         return None
     except Superseded as error:
         state, reason = FilterRun.State.SKIPPED, str(error)
+    except KilledError as error:
+        lost = run.lost + 1
+        state, reason = FilterRun.State.WAITING, str(error)
+        if lost >= LOST_ATTEMPTS:
+            state, reason = FilterRun.State.FAILED, f"{error}, {lost} times in a row"
     except PermanentError as error:
         state, reason = FilterRun.State.FAILED, str(error)
     except (RetriableError, OSError, DatabaseError) as error:
@@ -68,8 +142,17 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float) -> int | None:
     except Exception as error:  # a fault in one filter stops neither the worker nor the other filters
         log.exception("filter %s of series %s failed", run.filter, run.archive.series)
         state, reason = FilterRun.State.FAILED, f"unexpected {type(error).__name__}: {error}"
-    _mine(run).update(state=state, reason=reason, seconds=time.monotonic() - started)
+    _mine(run).update(
+        state=state,
+        reason=reason,
+        lost=lost,
+        seconds=time.monotonic() - started,
+        **{name: getattr(run, name) for name in _RECORD},
+    )
     return run.archive.series_id
+
+
+_RECORD = ("options", "input_sha512", "warnings", "programs", "exit_status", "memory_mib")
 
 
 def _mine(run: FilterRun):  # noqa: ANN202 (a queryset)
@@ -107,25 +190,66 @@ def _verdict(result: FilterResult) -> tuple[FilterRun.State, str]:
     return FilterRun.State.DONE, ""
 
 
-def _convert(run: FilterRun, scratch: Path) -> FilterResult:
+def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply) -> FilterResult:
+    """Do a run, and note in it what is to be recorded of it."""
     conversion = load().get(run.filter)
     if conversion is None:
         unusable = survey().entry_point_problems
         raise PermanentError(
             "; ".join([f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS'] or a package", *unusable])
         )
+    run.options, limits = options_of(conversion)
     _refuse_superseded(run)
+    series = run.archive.series
+    classes = Instance.objects.filter(archive=run.archive).order_by().values_list("sop_class_uid", flat=True)
+    if refusal := conversion.takes.refusal(series.modality, classes.distinct()):
+        result = FilterResult(skipped=refusal)
+        with _beating(run, beat_seconds):
+            _keep(run, conversion, result)
+        return result
     with TemporaryDirectory(prefix=f"imagetrove-{run.filter}-", dir=scratch) as folder:
-        archive, dicom, out = Path(folder, "archive.zip"), Path(folder, "dicom"), Path(folder, "out")
-        dicom.mkdir()
-        out.mkdir()
-        mytardis().fetch(run.archive.datafile_id, archive)
-        files = unpack(archive, dicom)
-        archive.unlink()
-        series = DicomSeries(files, run.archive.series.directory, _settings(run.archive))
-        result = conversion.run(series, out)
-        _keep(run, conversion, result)
-    return result
+        with _beating(run, beat_seconds):
+            given = DicomSeries(
+                supply.files(), series.directory, _settings(run.archive), run.options, supply.shared
+            )
+        run.input_sha512 = supply.sha512
+        out = Path(folder)
+
+        def work() -> FilterResult:
+            result = conversion.run(given, out)
+            conversion.check(result, out)
+            return result
+
+        # Between two threads' lives: the child is forked from a process that has one.
+        report = isolated(work, limits, begin=_leave_connections, waiting=lambda: _beating(run, beat_seconds))
+        _note(run, report)
+        if report.error is not None:
+            raise report.error
+        run.warnings = list(report.value.warnings)
+        with _beating(run, beat_seconds):
+            _keep(run, conversion, report.value)
+    return report.value
+
+
+def _note(run: FilterRun, report: Report) -> None:
+    programs = report.programs
+    run.programs = [
+        {**asdict(program), "seconds": round(program.seconds, 3), "memory_mib": round(program.memory_mib, 1)}
+        for program in programs
+    ]
+    run.exit_status = programs[-1].exit_status if programs else report.exit_status
+    run.memory_mib = round(report.memory_mib, 1)
+
+
+def _leave_connections() -> None:
+    """Let go of the database connections, which are the parent's; a child that wants one opens its own."""
+    for alias in connections:
+        if (found := getattr(connections[alias], "connection", None)) is not None:
+            _left.append(found)  # kept, since closing it would close the parent's
+            connections[alias].connection = None
+
+
+_left: list[object] = []
 
 
 def _settings(archive: Archive) -> FilterSettings:

@@ -19,10 +19,10 @@ from django.db.models import Count, F, Max
 
 from ..dicom import read_header
 from ..errors import ImageTroveError, RetriableError
-from ..models import FilterRun, InstrumentConfiguration, ProjectGroup, Series
+from ..models import LOST_ATTEMPTS, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..spool import Spool
 from .placement import Unplaceable, match
-from .series import note, rules
+from .series import note, refresh_state, rules
 
 log = logging.getLogger(__name__)
 
@@ -175,34 +175,43 @@ class Watcher:
 
     def _look_at_runs(self) -> None:
         unfinished = {
-            pk: (state, attempts, beat)
-            for pk, state, attempts, beat in FilterRun.objects.filter(
+            pk: (state, attempts, beat, lost)
+            for pk, state, attempts, beat, lost in FilterRun.objects.filter(
                 state__in=FilterRun.UNFINISHED
-            ).values_list("pk", "state", "attempts", "beat")
+            ).values_list("pk", "state", "attempts", "beat", "lost")
         }
         for gone in self._runs.keys() - unfinished.keys():
             del self._runs[gone]
-        for pk, (state, attempts, beat) in unfinished.items():
+        for pk, (state, attempts, beat, lost) in unfinished.items():
             seen = self._runs.get(pk)
-            if seen is None or seen.what != (state, attempts, beat):
+            if seen is None or seen.what != (state, attempts, beat, lost):
                 times = seen.times_queued if seen and state == FilterRun.State.QUEUED else 0
-                self._runs[pk] = _Seen((state, attempts, beat), self._clock(), times)
+                self._runs[pk] = _Seen((state, attempts, beat, lost), self._clock(), times)
                 continue
             if state == FilterRun.State.WAITING:
                 due = self._backoff(attempts, said_why=True)
             elif state == FilterRun.State.QUEUED:
                 due = self._backoff(seen.times_queued + 1, said_why=False)
             else:
-                due = self.timing.stall
+                due = self._backoff(lost + 1, said_why=False)
             if self._clock() - seen.since < due:
                 continue
             seen.times_queued += 1
             seen.since = self._clock()
             # Only as it was seen: a worker may just have come back to life.
-            if FilterRun.objects.filter(pk=pk, state=state, attempts=attempts, beat=beat).update(
-                state=FilterRun.State.QUEUED, beat=F("beat") + 1
-            ):
+            same = FilterRun.objects.filter(pk=pk, state=state, attempts=attempts, beat=beat)
+            if state == FilterRun.State.RUNNING and lost + 1 >= LOST_ATTEMPTS:
+                reason = f"its worker was gone before the end, {lost + 1} times in a row"
+                if same.update(state=FilterRun.State.FAILED, lost=lost + 1, reason=reason):
+                    self._ended(pk)
+                continue
+            gone = int(state == FilterRun.State.RUNNING)
+            if same.update(state=FilterRun.State.QUEUED, beat=F("beat") + 1, lost=F("lost") + gone):
                 try:
                     self._queue_run(pk)
                 except RetriableError as error:
                     FilterRun.objects.filter(pk=pk, state=FilterRun.State.QUEUED).update(reason=str(error))
+
+    @staticmethod
+    def _ended(pk: int) -> None:
+        refresh_state(FilterRun.objects.values_list("archive__series", flat=True).get(pk=pk))

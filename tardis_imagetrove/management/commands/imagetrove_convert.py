@@ -13,12 +13,12 @@ from django.db import DatabaseError
 
 from ... import folder as folders
 from ...conf import settings
-from ...errors import ImageTroveError
+from ...errors import ImageTroveError, PermanentError
 from ...filters import again, registry
 from ...filters.base import Filter
 from ...ingest.series import refresh_state
 from ...models import FilterRun, InstrumentConfiguration
-from ...tasks import queue_run
+from ...tasks import queue_runs, unheard
 
 POLL_SECONDS = 0.5
 """Between two looks at the runs that are waited for, at least; looking takes a tenth of the time at most."""
@@ -161,7 +161,13 @@ class Command(BaseCommand):
         force: bool,
         no_wait: bool,
     ) -> None:
-        versions = {name: kind.version for name, kind in filters.items()}
+        try:
+            versions = {
+                name: again.Current(kind.version, registry.options_of(kind)[0])
+                for name, kind in filters.items()
+            }
+        except PermanentError as error:
+            raise CommandError(str(error)) from None
         marked = again.mark(archives, versions, list(versions) if chosen else [], force)
         for series_id in marked.series:
             refresh_state(series_id)
@@ -172,8 +178,7 @@ class Command(BaseCommand):
             f" {marked.up_to_date} up to date{' (--force does them again)' if marked.up_to_date else ''}."
         )
         try:
-            for run_id in marked.runs:
-                queue_run(run_id)
+            queue_runs(marked.runs)
             if not no_wait:
                 self._wait(marked.runs)
         except ImageTroveError as error:
@@ -219,8 +224,8 @@ class Command(BaseCommand):
                 if not told and time.monotonic() - moved > settings.STALL_SECONDS:
                     told = True
                     progress.say(
-                        f"Nothing has moved for {settings.STALL_SECONDS} s, {_runs(len(pending))} to go:"
-                        " does a Celery worker run?"
+                        f"Nothing has moved for {settings.STALL_SECONDS} s, {_runs(len(pending))} to go: "
+                        + ("; ".join(unheard()) or "does a Celery worker run?")
                     )
                 time.sleep(max(POLL_SECONDS, 10 * (time.monotonic() - looked)))
         progress.close()

@@ -20,14 +20,14 @@ from ...status import (
     look_at_records,
     look_at_spool,
 )
-from ...tasks import open_spool
+from ...tasks import listeners, open_spool, unheard
 
 
 class Command(BaseCommand):
     help = (
         "How the received series stand: counts, what waits or is held and why, filters that failed, the spool. "
-        "Ends with status 0 if all is well, with 1 if a series is held, a filter has failed, or the spool or the "
-        "database cannot be asked. What waits goes on by itself and is no failure."
+        "Ends with status 0 if all is well, with 1 if a series is held, a filter has failed, no worker takes work "
+        "from a queue, or the spool or the database cannot be asked. What waits goes on by itself and is no failure."
     )
     requires_system_checks = []  # it is for when something is wrong
 
@@ -52,15 +52,29 @@ class Command(BaseCommand):
             records = look_at_records(state or ATTENTION)
         except DatabaseError as error:
             problem = str(error).strip() or type(error).__name__
+        heard = listeners()
+        silent = unheard(heard) if heard else []
         well = bool(
-            records and not records.series[Series.State.HELD] and not records.failed and not spool.problem
+            records
+            and not records.series[Series.State.HELD]
+            and not records.failed
+            and not spool.problem
+            and not silent
         )
         if json:
-            self._write_json(spool, admission, records, problem, well)
+            self._write_json(spool, admission, records, problem, well, heard)
         else:
             self._write_text(spool, admission, records, problem)
+            self._write_workers(heard, silent)
         if not well:
             raise SystemExit(1)
+
+    def _write_workers(self, heard: dict[str, list[str]] | None, silent: list[str]) -> None:
+        for queue, workers in (heard or {}).items():
+            if workers:
+                self.stdout.write(f"Queue {queue}: {', '.join(workers)}")
+        for words in silent:
+            self.stdout.write(f"Workers: {words}")
 
     def _write_json(
         self,
@@ -69,6 +83,7 @@ class Command(BaseCommand):
         records: Records | None,
         problem: str,
         well: bool,
+        heard: dict[str, list[str]] | None,
     ) -> None:
         said = {
             "well": well,
@@ -78,6 +93,7 @@ class Command(BaseCommand):
             },
             "admission": asdict(admission) if admission else None,
             "database_problem": problem,
+            "workers": heard,
             **(asdict(records) if records else {}),
         }
         self.stdout.write(json.dumps(said, indent=2, ensure_ascii=False))

@@ -1,0 +1,67 @@
+"""What several filters of one series need is made once: the survey of its headers, and dcm2niix's volumes.
+
+Each filter runs in a process of its own, so what one has made is handed to the next through files in
+:attr:`DicomSeries.shared`. What is there must not be changed: others read it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import PermanentError
+from . import volume
+from .base import DicomSeries
+from .programs import ProgramRun, record, recording
+
+Made = TypeVar("Made")
+
+
+def survey_of(series: DicomSeries) -> volume.Survey:
+    """:func:`volume.survey` of a series, once."""
+    return _once(series, "survey", lambda: volume.survey(series))
+
+
+def conversion_of(series: DicomSeries, folder: Path) -> volume.Conversion:
+    """:func:`volume.convert` of a series, once; its programs are in the record of each run that has it.
+
+    Args:
+        folder: for its files if nothing is shared.
+    """
+    found = survey_of(series)
+
+    def make() -> volume.Conversion:
+        if series.shared is None:
+            return volume.convert(found, folder)
+        # One of its own: what a process left that was killed in the middle is in nobody's way.
+        return volume.convert(found, Path(tempfile.mkdtemp(prefix="volumes-", dir=series.shared)))
+
+    return _once(series, "volumes", make)
+
+
+def _once(series: DicomSeries, name: str, make: Callable[[], Made]) -> Made:
+    """What ``make`` returns, or raises as PermanentError, from the first filter's run for all."""
+    if series.shared is None:
+        return make()
+    kept = series.shared / f"{name}.pickle"
+    if kept.exists():
+        made, error, programs = pickle.loads(kept.read_bytes())
+        for program in programs:
+            record(program)
+    else:
+        made, error = None, None
+        programs: list[ProgramRun] = []
+        with recording(programs.append):
+            try:
+                made = make()
+            except PermanentError as trouble:
+                error = trouble
+        part = kept.with_suffix(".part")
+        part.write_bytes(pickle.dumps((made, error, programs)))
+        part.replace(kept)
+    if error is not None:
+        raise error
+    return made
