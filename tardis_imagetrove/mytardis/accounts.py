@@ -96,7 +96,7 @@ def _create(username: str, mail: str, given_name: str, family_name: str) -> User
         username=username,
         authenticationMethod=getattr(settings, "DEFAULT_AUTH", "localdb"),
     )
-    for name in getattr(settings, "NEW_USER_INITIAL_GROUPS", ()):
+    for name in getattr(settings, "NEW_USER_INITIAL_GROUPS", None) or ():
         group = Group.objects.filter(name=name).first()
         if group is None:
             logger.warning("settings.NEW_USER_INITIAL_GROUPS names %r, and there is no such group", name)
