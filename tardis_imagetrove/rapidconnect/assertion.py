@@ -127,9 +127,11 @@ def _read(token: str, secret: str) -> dict[str, Any]:
         raise refusals.Malformed(f"not a JSON web signature ({type(error).__name__})") from None
     if header.get("alg") != ALGORITHM:
         raise refusals.WrongAlgorithm(f"alg is {_short(header.get('alg'))}, not {ALGORITHM!r}")
-    if "crit" in header:
-        # RFC 7515 4.1.11: what is critical must be understood, and we understand none.
-        raise refusals.Malformed(f"crit asks for {_short(header['crit'])}")
+    # RFC 7515 4.1.11: what is critical must be understood, and we understand none. RFC 7797: b64 must be
+    # critical, and versions of the library differ over one that is not.
+    for name in ("crit", "b64"):
+        if name in header:
+            raise refusals.Malformed(f"{name} asks for {_short(header[name])}")
     try:
         payload = jwt.PyJWS().decode(token, secret, algorithms=[ALGORITHM])
     except jwt.InvalidSignatureError:

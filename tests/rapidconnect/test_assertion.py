@@ -155,6 +155,11 @@ def test_critical_extensions_are_refused(critical):
     refused(sign(claims(now=NOW), crit=critical), refusals.Malformed)
 
 
+@pytest.mark.parametrize("b64", [True, False, None])
+def test_a_payload_that_may_not_be_encoded_is_refused(b64):
+    refused(sign(claims(now=NOW), b64=b64), refusals.Malformed)
+
+
 # Form
 
 
@@ -434,7 +439,7 @@ def test_any_header_is_refused_or_good(header):
         assert header
     else:
         assert header.get("alg", "HS256") == "HS256"
-        assert "crit" not in header
+        assert not header.keys() & {"crit", "b64"}
 
 
 @settings(deadline=None)
