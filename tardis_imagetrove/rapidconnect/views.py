@@ -48,6 +48,7 @@ def receive_assertion(request: HttpRequest) -> HttpResponse:
 
 @sensitive_variables("token")
 def _sign_in(request: HttpRequest, token: str) -> None:
+    visitor = request.user
     try:
         # One transaction: an assertion is used up if and only if its sign-in has been decided.
         with transaction.atomic():
@@ -61,6 +62,7 @@ def _sign_in(request: HttpRequest, token: str) -> None:
     except (OperationalError, InterfaceError) as error:
         # What was done to the session went back with the transaction.
         request.session = type(request.session)(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        request.user = visitor
         raise refusals.Busy(f"the database did not answer: {refusals.first_line(error)}") from error
     refusal = getattr(request, "imagetrove_refusal", None)
     raise refusal or refusals.NotSetUp(f"AUTHENTICATION_BACKENDS does not begin with {backend.PATH!r}")

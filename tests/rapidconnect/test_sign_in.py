@@ -418,41 +418,47 @@ def no_database(execute, sql, params, many, context):
 
 
 def test_a_database_that_does_not_answer_is_said_and_nothing_is_used_up(post, client, caplog):
-    post(signer.assertion("grace"))
-    grace, session = user_of(client), client.session.session_key
-    token = signer.assertion("ada")
+    token = signer.assertion()
     with connection.execute_wrapper(no_database):
         response = post(token)
     assert response.status_code == 503
     assert "RC-BUSY-" in response.content.decode()
     assert 'href="/login/"' in response.content.decode()
     assert "ada@example.edu" not in caplog.text
-    assert (user_of(client), client.session.session_key) == (grace, session)
     assert post(token).status_code == 302
-    assert user_of(client) not in (None, grace)
+    assert user_of(client)
 
 
 def test_a_database_that_stops_amid_the_sign_in_leaves_who_is_signed_in(post, client):
     post(signer.assertion("grace"))
-    grace = user_of(client)
+    grace, session = user_of(client), client.session.session_key
 
     def stops(execute, sql, params, many, context):
-        if "last_login" in sql and sql.startswith("UPDATE"):
+        if sql.startswith("UPDATE") and "last_login" in sql:
             raise OperationalError("the server closed the connection")
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(stops):
         response = post(signer.assertion("ada"))
     assert (response.status_code, code_of(response)) == (503, "RC-BUSY")
-    assert user_of(client) == grace
+    assert "signed in as grace@example.edu" in response.content.decode()
+    assert (user_of(client), client.session.session_key) == (grace, session)
     assert not User.objects.filter(email="ada@example.edu").exists()
 
 
-def test_a_refusal_has_its_page_without_a_database(post, client):
-    post(signer.assertion("grace"))
-    with connection.execute_wrapper(no_database):
+def test_a_refusal_has_its_page_without_a_database(post, client, caplog):
+    """MyTARDIS's frame of the page may ask who is signed in."""
+    post(signer.assertion())
+
+    def stops(execute, sql, params, many, context):
+        # Not before: MyTARDIS 4.7 asks ahead of any view, and then nothing of this app is reached.
+        if "RC-EMPTY" in caplog.text:
+            raise OperationalError("the server closed the connection")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(stops):
         response = post("")
-    assert response.status_code == 400
+    assert (response.status_code, code_of(response)) == (400, "RC-EMPTY")
     assert "RC-EMPTY-" in response.content.decode()
 
 
