@@ -1,5 +1,6 @@
 """How the app enters MyTARDIS: by its package name in ``INSTALLED_APPS``."""
 
+from django.core.signals import setting_changed
 from tardis.app_config import AbstractTardisAppConfig
 
 
@@ -13,3 +14,7 @@ class ImageTroveConfig(AbstractTardisAppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401
         from .rapidconnect import checks as sign_in_checks  # noqa: F401
+        from .rapidconnect.config import lead_to_the_sign_in_page
+
+        lead_to_the_sign_in_page()
+        setting_changed.connect(lead_to_the_sign_in_page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from secrets import token_hex
 
 from django.apps import apps
 from django.conf import settings
@@ -41,7 +42,9 @@ def create(wanted_name: str, mail: str, given_name: str, family_name: str) -> Us
     for attempt in range(_ATTEMPTS):
         try:
             with transaction.atomic():
-                return _create(free_username(wanted_name), mail, given_name, family_name)
+                # Of many people with one address who come at once, some would lose every race for a number.
+                name = wanted_name if attempt < 2 else f"{wanted_name[: MAX_USERNAME - 9]}-{token_hex(4)}"
+                return _create(free_username(name), mail, given_name, family_name)
         except IntegrityError:
             # Somebody with the same address came at the same moment and took the name.
             if attempt == _ATTEMPTS - 1:
@@ -96,7 +99,7 @@ def _create(username: str, mail: str, given_name: str, family_name: str) -> User
         username=username,
         authenticationMethod=getattr(settings, "DEFAULT_AUTH", "localdb"),
     )
-    for name in getattr(settings, "NEW_USER_INITIAL_GROUPS", ()):
+    for name in getattr(settings, "NEW_USER_INITIAL_GROUPS", None) or ():
         group = Group.objects.filter(name=name).first()
         if group is None:
             logger.warning("settings.NEW_USER_INITIAL_GROUPS names %r, and there is no such group", name)

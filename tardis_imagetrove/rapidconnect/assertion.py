@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,9 @@ MAX_MAIL = 254
 
 MAX_NAME = 150
 """Characters, as Django's ``first_name`` and ``last_name`` hold."""
+
+# RFC 7515, sections 2 and 7.1: no padding, no white space. The library skips whatever is not of the alphabet.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 
 # They turn the text around them and could make one name look like another.
 _DIRECTION_OVERRIDES = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -114,6 +118,8 @@ def _read(token: str, secret: str) -> dict[str, Any]:
     """The claims of a token that ``secret`` signed with HS256."""
     if len(token) > MAX_CHARACTERS:
         raise refusals.TooLarge(f"{len(token)} characters")
+    if not _COMPACT.fullmatch(token):
+        raise refusals.Malformed("not three parts in base64url")
     try:
         header = jwt.get_unverified_header(token)
     # Old versions of the library let through what its JSON and base64 readers raise.
@@ -121,9 +127,11 @@ def _read(token: str, secret: str) -> dict[str, Any]:
         raise refusals.Malformed(f"not a JSON web signature ({type(error).__name__})") from None
     if header.get("alg") != ALGORITHM:
         raise refusals.WrongAlgorithm(f"alg is {_short(header.get('alg'))}, not {ALGORITHM!r}")
-    if "crit" in header:
-        # RFC 7515 4.1.11: what is critical must be understood, and we understand none.
-        raise refusals.Malformed(f"crit asks for {_short(header['crit'])}")
+    # RFC 7515 4.1.11: what is critical must be understood, and we understand none. RFC 7797: b64 must be
+    # critical, and versions of the library differ over one that is not.
+    for name in ("crit", "b64"):
+        if name in header:
+            raise refusals.Malformed(f"{name} asks for {_short(header[name])}")
     try:
         payload = jwt.PyJWS().decode(token, secret, algorithms=[ALGORITHM])
     except jwt.InvalidSignatureError:

@@ -46,6 +46,7 @@ class RapidConnectBackend(BaseBackend):
                     mail=assertion.mail,
                     given_name=assertion.given_name,
                     family_name=assertion.family_name,
+                    targeted_id=assertion.targeted_id,
                 )
             )
         except refusals.SignInRefused as refusal:

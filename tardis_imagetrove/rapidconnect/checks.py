@@ -20,6 +20,9 @@ ROOT_URLS = "tardis_imagetrove.rapidconnect.root_urls"
 SHORT_SECRET = 32
 """Characters: as many as a SHA-256 digest has bytes (RFC 7518, section 3.2), and as the federation advises."""
 
+FEW_CHARACTERS = 8
+"""Different ones: even of 32 random hexadecimal digits, one in 28 million secrets has fewer."""
+
 
 @register(Tags.security)
 def check_rapid_connect(app_configs: object, **kwargs: object) -> list[CheckMessage]:
@@ -40,10 +43,11 @@ def _secret(now: config.RapidConnectConfig) -> list[CheckMessage]:
                 id="imagetrove.W101",
             )
         ]
-    if len(now.secret) < SHORT_SECRET:
+    if len(now.secret) < SHORT_SECRET or len(set(now.secret)) < FEW_CHARACTERS:
         return [
             Warning(
-                f"RAPID_CONNECT_CONFIG['secret'] has {len(now.secret)} characters and could be guessed.",
+                f"RAPID_CONNECT_CONFIG['secret'] has {len(now.secret)} characters, {len(set(now.secret))} "
+                "of them different, and could be guessed.",
                 hint=f"Make one of at least {SHORT_SECRET} random characters.",
                 id="imagetrove.W102",
             )
@@ -118,14 +122,18 @@ def _sign_in_page(now: config.RapidConnectConfig) -> list[CheckMessage]:
         found.append(
             Warning(
                 "RAPID_CONNECT_ENABLED is True and RAPID_CONNECT_CONFIG['authnrequest_url'] is no address: "
-                "nobody is offered to sign in through the federation"
-                + ("." if now.login_url else ", and MyTARDIS's front page answers 500."),
+                "nobody is offered to sign in through the federation.",
                 hint="Put in the address that the federation shows for your service, "
                 "or set RAPID_CONNECT_ENABLED = False until you have it.",
                 id="imagetrove.W106",
             )
         )
-    if SIGN_IN_VIEW not in getattr(settings, "LOGIN_VIEWS", {}).values():
+    views = getattr(settings, "LOGIN_VIEWS", None) or {}
+    # A key that is a text is a domain, which the database knows, and checks do not ask it.
+    if not any(
+        view == SIGN_IN_VIEW and (isinstance(key, str) or key == getattr(settings, "SITE_ID", key))
+        for key, view in views.items()
+    ):
         found.append(
             Warning(
                 "MyTARDIS's own sign-in page has no form for local accounts while RAPID_CONNECT_ENABLED is True.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
+from django.urls import reverse_lazy
 
 DEFAULT_LEEWAY = 30
 """Seconds by which this machine's clock and the federation's may differ."""
@@ -52,6 +53,25 @@ class RapidConnectConfig:
 def is_leeway(value: Any) -> bool:
     """True for a whole number of seconds within bounds."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LEEWAY
+
+
+def lead_to_the_sign_in_page(**changed: Any) -> None:
+    """Give MyTARDIS's front page an address for its *Log In* button until the federation has given one.
+
+    With ``RAPID_CONNECT_ENABLED`` and no ``authnrequest_url`` the page answers 500. The address is
+    no text, and so :func:`current` does not take it for the federation's.
+
+    Args:
+        changed: of Django's signal ``setting_changed``.
+    """
+    given = getattr(settings, "RAPID_CONNECT_CONFIG", None)
+    if (
+        changed.get("setting", "RAPID_CONNECT_CONFIG") in ("RAPID_CONNECT_ENABLED", "RAPID_CONNECT_CONFIG")
+        and getattr(settings, "RAPID_CONNECT_ENABLED", False)
+        and isinstance(given, dict)
+        and not given.get("authnrequest_url")
+    ):
+        given["authnrequest_url"] = reverse_lazy("tardis.tardis_portal.views.login")
 
 
 def current() -> RapidConnectConfig:

@@ -26,6 +26,8 @@ class Person:
         issuer: the federation; with ``subject`` the key of the account.
         subject: never changes, never is another person's.
         mail: may change, may be empty, and two people may have one; never a key.
+        targeted_id: eduPersonTargetedID, by which MyTARDIS's profiles and projects name people; empty
+            where a federation does not tell it.
     """
 
     issuer: str
@@ -33,6 +35,7 @@ class Person:
     mail: str = ""
     given_name: str = ""
     family_name: str = ""
+    targeted_id: str = ""
 
     @property
     def name(self) -> str:
@@ -59,9 +62,10 @@ def account_of(person: Person) -> User:
         identity.save(update_fields=["user"])
     user = identity.user
     if not user.is_active:
-        raise refusals.Inactive(f"account {user.get_username()!r} is not active")
+        raise refusals.Inactive(f"account {user.pk} is not active")
     _follow(user, person)
-    accounts.remember_targeted_id(user, person.subject)
+    if person.targeted_id:
+        accounts.remember_targeted_id(user, person.targeted_id)
     _join_projects(user, person)
     return user
 
@@ -81,8 +85,6 @@ def relink(identity: FederatedIdentity, user: User | None) -> None:
         accounts.forget_targeted_id(before, identity.subject)
     identity.user = user
     identity.save()
-    if user:
-        accounts.remember_targeted_id(user, identity.subject)
 
 
 def _lock_identity(person: Person) -> FederatedIdentity:
@@ -101,10 +103,11 @@ def _lock_identity(person: Person) -> FederatedIdentity:
 
 def _linked_in_mytardis(person: Person) -> User | None:
     """The account that MyTARDIS's own profiles give to the person, if that is one."""
-    holders = accounts.holders_of_targeted_id(person.subject)
+    holders = accounts.holders_of_targeted_id(person.targeted_id) if person.targeted_id else []
     if len(holders) > 1:
-        names = ", ".join(repr(user.get_username()) for user in holders)
-        raise refusals.NeedsLinking(f"the profiles of {names} have the same rapidConnectEduPersonTargetedID")
+        raise refusals.NeedsLinking(
+            f"the profiles of {_numbers(holders)} have the same rapidConnectEduPersonTargetedID"
+        )
     return holders[0] if holders else None
 
 
@@ -118,8 +121,7 @@ def _accounts_of_this_site(mail: str) -> list[User]:
 
 def _make_account(person: Person, identity: FederatedIdentity) -> User:
     if local := _accounts_of_this_site(person.mail):
-        names = ", ".join(repr(user.get_username()) for user in local)
-        raise refusals.NeedsLinking(f"identity {identity.pk} has the mail address of {names}")
+        raise refusals.NeedsLinking(f"identity {identity.pk} has the mail address of {_numbers(local)}")
     try:
         user = accounts.create(
             wanted_name=person.mail or f"federated-{identity.key[:12]}",
@@ -130,9 +132,14 @@ def _make_account(person: Person, identity: FederatedIdentity) -> User:
     except PermanentError as error:
         raise refusals.NoAccount(str(error)) from error
     except IntegrityError as error:
-        raise refusals.NoAccount(f"the database refused the account: {error}") from error
+        raise refusals.NoAccount(f"the database refused the account: {refusals.first_line(error)}") from error
     logger.info("identity %s: made account %s", identity.pk, user.pk)
     return user
+
+
+def _numbers(users: list[User]) -> str:
+    """Accounts for the log: a user name is often the person's name or address."""
+    return ", ".join(f"account {user.pk}" for user in users)
 
 
 def _follow(user: User, person: Person) -> None:
@@ -149,12 +156,14 @@ def _join_projects(user: User, person: Person) -> None:
     """The groups of projects on which the person was named in advance; each entry works once."""
     # Only the address that the federation vouches for now: an account's own can be edited by its owner.
     mail = person.mail.lower() if person.mail.isascii() else ""
-    named = Q(targeted_id=person.subject)
+    named = Q(pk__in=())
+    if person.targeted_id:
+        named |= Q(targeted_id=person.targeted_id)
     if mail:
         named |= Q(mail=mail)
     for entry in ProjectMember.objects.select_for_update().filter(named, joined__isnull=True):
         # Some databases ignore case and trailing spaces.
-        if entry.targeted_id != person.subject and not (mail and entry.mail == mail):
+        if (entry.targeted_id or None) != person.targeted_id and (entry.mail or None) != mail:
             continue
         user.groups.add(entry.group)
         entry.user, entry.joined = user, timezone.now()

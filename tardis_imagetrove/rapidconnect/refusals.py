@@ -8,10 +8,15 @@ TRY_AGAIN = "Go back to the sign-in page and sign in again."
 TELL_ADMINISTRATOR = "Tell the administrators of this site, and give them the reference below."
 
 
+def first_line(error: Exception) -> str:
+    """A database's error for the log: PostgreSQL goes on with the values, which are somebody's name and address."""
+    return str(error).partition("\n")[0]
+
+
 class SignInRefused(PermanentError):
     """Base of every refusal.
 
-    Its text is for the log and never holds the assertion. The class attributes are for the
+    Its text is for the log and holds neither the assertion nor anybody's name or address. The class attributes are for the
     person: ``code`` is stable and documented, ``status`` is 400 for what is no assertion at
     all and 403 for what is one but does not hold.
     """

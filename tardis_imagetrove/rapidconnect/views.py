@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import secrets
 
+from django.conf import settings
 from django.contrib import auth
 from django.core.exceptions import SuspiciousOperation
-from django.db import OperationalError, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
+from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
@@ -30,6 +33,7 @@ MAX_BODY = 4 * MAX_CHARACTERS
 # The form comes from the federation's site and can bring no token of ours: the signature stands in for it.
 @csrf_exempt
 @never_cache
+@xframe_options_deny
 @sensitive_post_parameters("assertion")
 def receive_assertion(request: HttpRequest) -> HttpResponse:
     """Take the federation's posted ``assertion`` and begin a session, or say why not."""
@@ -44,6 +48,7 @@ def receive_assertion(request: HttpRequest) -> HttpResponse:
 
 @sensitive_variables("token")
 def _sign_in(request: HttpRequest, token: str) -> None:
+    visitor = request.user
     try:
         # One transaction: an assertion is used up if and only if its sign-in has been decided.
         with transaction.atomic():
@@ -54,8 +59,11 @@ def _sign_in(request: HttpRequest, token: str) -> None:
                 auth.login(request, user)
                 logger.info("account %s signed in through the federation", user.pk)
                 return
-    except OperationalError as error:
-        raise refusals.Busy(f"the database did not answer: {error}") from error
+    except (OperationalError, InterfaceError) as error:
+        # What was done to the session went back with the transaction.
+        request.session = type(request.session)(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        request.user = visitor
+        raise refusals.Busy(f"the database did not answer: {refusals.first_line(error)}") from error
     refusal = getattr(request, "imagetrove_refusal", None)
     raise refusal or refusals.NotSetUp(f"AUTHENTICATION_BACKENDS does not begin with {backend.PATH!r}")
 
@@ -70,29 +78,32 @@ def _posted_assertion(request: HttpRequest) -> str:
     if length > MAX_BODY:
         raise refusals.TooLarge(f"{length} bytes posted")
     try:
-        token = request.POST.get("assertion", "")
+        tokens = request.POST.getlist("assertion")
     # A form that is too large, broken, cut off, or in an encoding that is none.
     except (SuspiciousOperation, MultiPartParserError, UnreadablePostError, LookupError, ValueError) as error:
         raise refusals.NothingPosted(f"the form cannot be read ({type(error).__name__})") from None
-    if not token:
+    if not any(tokens):
         raise refusals.NothingPosted("the form has no assertion")
-    return token
+    if len(tokens) > 1:
+        raise refusals.Malformed(f"the form has {len(tokens)} assertions")
+    return tokens[0]
 
 
 def _refuse(request: HttpRequest, refusal: refusals.SignInRefused) -> HttpResponse:
     """The refusal's page. What a visitor was signed in as before stays as it was."""
     reference = f"{refusal.code}-{secrets.token_hex(3)}"
     logger.warning("sign-in %s refused: %s", reference, refusal)
-    return render(
-        request,
-        "tardis_imagetrove/rapidconnect/refused.html",
-        {
-            "refusal": refusal,
-            "reference": reference,
-            "sign_in_url": reverse("tardis.tardis_portal.views.login"),
-        },
-        status=refusal.status,
-    )
+    context = {
+        "refusal": refusal,
+        "reference": reference,
+        "sign_in_url": reverse("tardis.tardis_portal.views.login"),
+    }
+    try:
+        return render(request, "tardis_imagetrove/rapidconnect/refused.html", context, status=refusal.status)
+    except (DatabaseError, InterfaceError):
+        # MyTARDIS's frame around the page asks the database who is signed in.
+        page = render_to_string("tardis_imagetrove/rapidconnect/refused_bare.html", context)
+        return HttpResponse(page, status=refusal.status)
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -105,7 +116,9 @@ def local_sign_in(request: HttpRequest) -> HttpResponse:
     return _sign_in_page(request, local_first=True)
 
 
+# MyTARDIS does not forbid frames, in which another site could have a visitor click what they do not see.
 @never_cache
+@xframe_options_deny
 @sensitive_post_parameters("password")
 def _sign_in_page(request: HttpRequest, local_first: bool) -> HttpResponse:
     failed = False

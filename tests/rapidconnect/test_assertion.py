@@ -1,5 +1,6 @@
 """Every MUST of an assertion by itself, against tokens made by hand and by another JOSE library."""
 
+import hmac
 import json
 import math
 
@@ -154,6 +155,11 @@ def test_critical_extensions_are_refused(critical):
     refused(sign(claims(now=NOW), crit=critical), refusals.Malformed)
 
 
+@pytest.mark.parametrize("b64", [True, False, None])
+def test_a_payload_that_may_not_be_encoded_is_refused(b64):
+    refused(sign(claims(now=NOW), b64=b64), refusals.Malformed)
+
+
 # Form
 
 
@@ -200,6 +206,25 @@ def test_a_megabyte_is_refused_before_it_is_read():
     refused(made(padding="x" * 2**20), refusals.TooLarge)
 
 
+@pytest.mark.parametrize("odd", ["{}=", "{}\n", " {}", "{}!!", "{}.", ".{}", "{}\0", "{}é"])
+def test_what_is_not_of_the_alphabet_is_refused_and_not_skipped(odd):
+    refused(odd.format(made()), refusals.Malformed)
+
+
+def test_more_than_three_parts_are_refused_however_they_are_signed():
+    head, body, _ = made().split(".")
+    for parts in ([head, body[:10], body[10:]], [head, "", body, ""]):
+        message = ".".join(parts).encode()
+        signature = signer.part(hmac.new(SECRET.encode(), message, "sha256").digest())
+        refused(f"{message.decode()}.{signature.decode()}", refusals.Malformed)
+
+
+def test_an_encrypted_or_nested_assertion_is_refused():
+    refused(sign_bytes(b'{"alg":"HS256","cty":"JWT"}', made().encode()), refusals.Malformed)
+    jwe = b'{"alg":"dir","enc":"A128CBC-HS256"}'
+    refused(".".join(signer.part(x).decode() for x in (jwe, b"", b"iv", b"text", b"tag")), refusals.Malformed)
+
+
 # Claims
 
 
@@ -233,6 +258,11 @@ def test_another_audience_is_refused(audience):
 @pytest.mark.parametrize("kind", ["authnrequest", "AuthnResponse", None, "", 1, ["authnresponse"]])
 def test_another_type_is_refused(kind):
     refused(made(typ=kind), refusals.WrongType)
+
+
+def test_the_type_in_the_header_is_not_the_claim():
+    refused(sign(claims(now=NOW, typ=None), typ="authnresponse"), refusals.WrongType)
+    assert check(sign(claims(now=NOW), typ="anything"))
 
 
 def test_expiry_holds_to_the_second_with_the_leeway():
@@ -296,6 +326,10 @@ def test_attributes_that_are_no_object_are_refused(attributes):
 def test_a_person_of_whom_nothing_is_said_is_known_by_the_targeted_id():
     said = check(made(**{ATTRIBUTES: None}))
     assert (said.targeted_id, said.mail, said.given_name, said.family_name) == (targeted_id(), "", "", "")
+
+
+def test_sub_is_the_key_whatever_the_attribute_says():
+    assert check(made(said={"edupersontargetedid": "another"})).targeted_id == targeted_id()
 
 
 def test_the_attribute_stands_in_for_a_missing_sub():
@@ -405,7 +439,7 @@ def test_any_header_is_refused_or_good(header):
         assert header
     else:
         assert header.get("alg", "HS256") == "HS256"
-        assert "crit" not in header
+        assert not header.keys() & {"crit", "b64"}
 
 
 @settings(deadline=None)

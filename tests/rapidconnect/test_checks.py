@@ -54,10 +54,15 @@ def test_a_known_secret(site, secret):
 
 
 def test_a_short_secret(site):
-    config(site, secret="x" * 31)
+    config(site, secret=signer.SECRET[:31])
     assert found("W102")
-    config(site, secret="x" * 32)
+    config(site, secret=signer.SECRET[:32])
     assert found()
+
+
+def test_a_long_secret_of_few_characters(site):
+    config(site, secret="secret" * 10)
+    assert found("W102")
 
 
 def test_addresses_that_another_view_answers(site):
@@ -115,8 +120,12 @@ def test_a_missing_address_of_the_federation(site, url):
 
 
 def test_mytardis_own_sign_in_page(site):
-    site.LOGIN_VIEWS = {}
-    assert found("W107")
+    view = site.LOGIN_VIEWS[site.SITE_ID]
+    for views in ({}, None, {site.SITE_ID + 1: view}, {site.SITE_ID: "another.view"}):
+        site.LOGIN_VIEWS = views
+        assert found("W107")
+    site.LOGIN_VIEWS = {"the.sites.domain": view}
+    assert found()
 
 
 def test_a_backend_that_is_missing_or_asked_too_late(site):

@@ -82,11 +82,19 @@ def test_of_two_people_with_one_address_none_is_guessed(post, local):
     assert not FederatedIdentity.objects.filter(user__isnull=False).exists()
 
 
+def test_a_copied_targeted_id_may_have_space_around_it(post, client, local):
+    run("imagetrove_link_account", "local-ada", targeted_id=f" {signer.targeted_id()}\n")
+    post(signer.assertion())
+    assert user_of(client) == local.pk
+
+
 @pytest.mark.parametrize(
     ("args", "options", "words"),
     [
         (["nobody"], {"mail": "ada@example.edu"}, "no account 'nobody'"),
         (["local-ada"], {}, "Say who"),
+        (["local-ada"], {"targeted_id": " "}, "Say who"),
+        (["local-ada"], {"targeted_id": "x" * 401}, "at most 400"),
         (["local-ada"], {"mail": "other@example.edu"}, "sign in once first"),
     ],
 )

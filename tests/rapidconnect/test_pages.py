@@ -1,5 +1,9 @@
 """The sign-in page, the administrators' way in, and what a refusal's page offers."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
@@ -35,6 +39,27 @@ def test_administrators_go_straight_to_the_form(site, client, path):
     assert FORM in html
     assert BUTTON not in html
     assert "<details" not in html
+
+
+@pytest.mark.parametrize("missing", [{"authnrequest_url": ""}, {"authnrequest_url": None}, {}])
+def test_without_a_registered_service_the_front_page_leads_to_the_sign_in_page(site, client, missing):
+    known = {key: value for key, value in site.RAPID_CONNECT_CONFIG.items() if key != "authnrequest_url"}
+    site.RAPID_CONNECT_CONFIG = {**known, **missing}
+    response = client.get("/", secure=True)
+    assert response.status_code == 200
+    button = re.search(r'<a[^>]*id="login-button"[^>]*>', response.content.decode())[0]
+    assert re.search(r'href="?/login/', button)
+
+
+def test_the_front_page_is_right_from_the_start():
+    """In a process of its own, which begins with the settings as they are in a file."""
+    program = (
+        "from tests import settings as tests; from django.conf import settings; import django; "
+        "tests.RAPID_CONNECT_ENABLED = True; tests.RAPID_CONNECT_CONFIG['authnrequest_url'] = ''; "
+        "django.setup(); print(settings.RAPID_CONNECT_CONFIG['authnrequest_url'])"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == "/login/\n"
 
 
 @pytest.mark.parametrize("path", ["/login/", "/local_local"])

@@ -6,6 +6,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...rapidconnect import config, identity
+from ...rapidconnect.assertion import MAX_TARGETED_ID
 from ...rapidconnect.models import FederatedIdentity
 
 
@@ -35,6 +36,11 @@ class Command(BaseCommand):
         user = User.objects.filter(username=username).first()
         if user is None:
             raise CommandError(f"There is no account {username!r}.")
+        targeted_id = (targeted_id or "").strip()
+        if len(targeted_id) > MAX_TARGETED_ID:
+            raise CommandError(
+                f"A targeted ID has at most {MAX_TARGETED_ID} characters, and this one {len(targeted_id)}."
+            )
         if targeted_id:
             issuer = config.current().issuer
             if not issuer:
