@@ -1,16 +1,19 @@
-"""Checks that a wheel holds what an installation needs, and nothing that belongs to the repository only."""
+"""Checks that a wheel holds every file of the package, as the repository has it, and nothing else."""
 
 import sys
 import zipfile
+from pathlib import Path
 
-names = zipfile.ZipFile(sys.argv[1]).namelist()
-needed = (
-    "tardis_imagetrove/migrations/0001_initial.py",
-    "tardis_imagetrove/templates/tardis_imagetrove/series_list.html",
-    "tardis_imagetrove/management/commands/imagetrove_scp.py",
-)
-missing = [name for name in needed if name not in names]
-strange = [name for name in names if not name.startswith("tardis_imagetrove")]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+names = set(zipfile.ZipFile(sys.argv[1]).namelist())
+needed = {
+    str(path.relative_to(REPOSITORY))
+    for path in (REPOSITORY / "tardis_imagetrove").rglob("*")
+    if path.is_file() and path.suffix not in (".pyc", ".pyo")
+}
+missing = sorted(needed - names)
+strange = sorted(name for name in names - needed if ".dist-info/" not in name)
 if missing or strange:
     sys.exit(f"the wheel lacks {missing} and holds {strange}")
 print(f"{len(names)} files")

@@ -27,8 +27,10 @@ else:
 globals().update({name: getattr(host, name) for name in dir(host) if name.isupper()})
 
 if host is not devhost:
-    # The host may have the app already.
+    # A site that has the app already is tried as it is.
     INSTALLED_APPS = tuple(dict.fromkeys((*host.INSTALLED_APPS, "tardis_imagetrove")))
+    # A manifest knows only what was collected.
+    STATICFILES_STORAGE = "django.contrib.staticfiles.storage.StaticFilesStorage"
     DATABASES = devhost.DATABASES
     CACHES = {"default": devhost.CACHES["default"]}
     IMAGETROVE = devhost.IMAGETROVE

@@ -1,0 +1,1 @@
+"""Conversion filters: what is made of an archived series."""
