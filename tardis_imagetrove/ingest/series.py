@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
@@ -213,19 +214,19 @@ def _locate(series: Series, placement: Placement, header: Dataset) -> None:
     number = header.get("SeriesNumber")
     wanted = directory_name("" if number is None else number, series.description)
     # Asked for at once: a dataset may have thousands of one name, and trying each takes longer every time.
-    of_dataset = Series.objects.filter(dataset_key=series.dataset_key, directory__startswith=wanted)
-    taken = set(of_dataset.exclude(pk=series.pk).values_list("directory", flat=True))
-    for directory in (wanted, *(f"{wanted}_{number}" for number in range(2, 100000))):
-        if directory in taken:
+    others = Series.objects.filter(dataset_key=series.dataset_key).exclude(pk=series.pk)
+    taken = set(others.filter(directory__startswith=wanted).values_list("directory", flat=True))
+    for attempt in count(1):
+        series.directory = wanted if attempt == 1 else f"{wanted}_{attempt}"
+        if series.directory in taken:
             continue
-        series.directory = directory
         try:
             with transaction.atomic():
                 series.save()
             return
-        except IntegrityError:  # another worker was quicker
-            continue
-    raise PermanentError(f"no free directory for {wanted!r} in dataset {series.dataset_key.dataset_id}")
+        except IntegrityError:
+            if not others.filter(directory=series.directory).exists():
+                raise  # it is not that another worker was quicker
 
 
 def _project_group(portal: MyTardis, name: str) -> int:
@@ -374,7 +375,7 @@ def _kept_member(archive: ZipFile, entry: ManifestEntry) -> Member:
 
 def _enter(series: Series, archive: Archive, members: list[Member]) -> None:
     """Enter the archive's instances in the ledger, in place of the former version's."""
-    count = Counter(member.sop_instance_uid for member in members)
+    times = Counter(member.sop_instance_uid for member in members)
     series.instances.all().delete()
     Instance.objects.bulk_create(
         (
@@ -386,7 +387,7 @@ def _enter(series: Series, archive: Archive, members: list[Member]) -> None:
                 size=member.size,
                 sha256=member.sha256,
                 member=member.name,
-                conflict=count[member.sop_instance_uid] > 1,
+                conflict=times[member.sop_instance_uid] > 1,
             )
             for member in members
         ),

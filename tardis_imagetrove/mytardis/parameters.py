@@ -120,4 +120,6 @@ def _value(name, value: float | int | str | datetime) -> dict[str, object]:  # n
             raise PermanentError(f"parameter {name.name} is a date in MyTARDIS and {value!r} is none")
         return {"datetime_value": value}
     # PostgreSQL has no room for NUL, which some instruments pad with.
-    return {"string_value": value.isoformat() if isinstance(value, datetime) else str(value).replace("\0", "")}
+    return {
+        "string_value": value.isoformat() if isinstance(value, datetime) else str(value).replace("\0", "")
+    }

@@ -69,9 +69,7 @@ def test_a_value_that_is_not_as_it_should_be_keeps_no_scan_back(
 @pytest.mark.parametrize(
     "missing", ["SeriesNumber", "StudyInstanceUID", "Modality", "InstanceNumber", "StudyDate"]
 )
-def test_an_attribute_that_is_missing_keeps_no_scan_back(
-    spool, scratch, configuration, tmp_path, missing
-):
+def test_an_attribute_that_is_missing_keeps_no_scan_back(spool, scratch, configuration, tmp_path, missing):
     series, sent = ingest(spool, scratch, *phantom(tmp_path / "in", slices=2, overrides={missing: None}))
     assert (series.state, series.reason) == (Series.State.DONE, "")
     assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent)
@@ -91,13 +89,13 @@ def test_padding_makes_no_second_patient(spool, scratch, configuration, tmp_path
     from tardis.tardis_portal.models import Experiment
 
     for number, value in enumerate([b"P1", b"P1  ", b"P1\0\0", b" P1 "]):
-        ingest(spool, scratch, *with_bytes(phantom(tmp_path / str(number), slices=1), 0x00100020, "LO", value))
+        ingest(
+            spool, scratch, *with_bytes(phantom(tmp_path / str(number), slices=1), 0x00100020, "LO", value)
+        )
     assert Experiment.objects.get().title == "P1"
 
 
-def test_one_series_uid_of_two_patients_is_held_and_both_are_kept(
-    spool, scratch, owner, box, tmp_path
-):
+def test_one_series_uid_of_two_patients_is_held_and_both_are_kept(spool, scratch, owner, box, tmp_path):
     configure(owner, storage_box=box, experiment_title=["StudyDescription"])
     uid = "1.2.826.0.1.7"
     one = phantom(tmp_path / "one", slices=2, series_uid=uid, patient_id="ONE")
