@@ -15,16 +15,20 @@ def send(paths: list[Path], host: str, port: int) -> int:
     Raises:
         ConnectionError: nobody listens, or the receiver refuses.
     """
-    datasets, problems = scu.read_all(paths)
-    for problem in problems:
-        print(f"not sent: {problem}", file=sys.stderr)
-    try:
-        sent = scu.send(datasets, scu.Peer(host, port, calling="DEMO"))
-    except scu.CannotSend as error:
-        raise ConnectionError(f"{error}: is the receiver running?") from error
-    for refusal in sent.refused:
-        print(f"refused: {refusal.sop_instance_uid}: {refusal.words}", file=sys.stderr)
-    return len(sent.acknowledged)
+    count = 0
+    for datasets, problems in scu.read_all(paths):
+        for problem in problems:
+            print(f"not sent: {problem}", file=sys.stderr)
+        if not datasets:
+            continue
+        try:
+            sent = scu.send(datasets, scu.Peer(host, port, calling="DEMO"))
+        except scu.CannotSend as error:
+            raise ConnectionError(f"{error}: is the receiver running?") from error
+        for refusal in sent.refused:
+            print(f"refused: {refusal.sop_instance_uid}: {refusal.words}", file=sys.stderr)
+        count += len(sent.acknowledged)
+    return count
 
 
 def main() -> int:
@@ -42,7 +46,7 @@ def main() -> int:
     except ConnectionError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{count} instances were acknowledged.")
+    print(f"{count} instance{' was' if count == 1 else 's were'} acknowledged.")
     return 0 if count else 1
 
 

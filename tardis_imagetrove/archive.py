@@ -22,7 +22,8 @@ class Member:
     Attributes:
         name: its path in the archive.
         sha256: of the file's bytes, in hexadecimal.
-        source: where its bytes are: a file on disk, or a member of another archive.
+        source: where its bytes are: a file on disk, or a member of another archive, which is open
+            (opening it for each member would read its table of contents as often).
         compressible: whether deflating it can gain anything.
     """
 
@@ -32,7 +33,7 @@ class Member:
     transfer_syntax_uid: str
     size: int
     sha256: str
-    source: Path | tuple[Path, str]
+    source: Path | tuple[zipfile.ZipFile, str]
     compressible: bool = True
 
     def chunks(self) -> Iterator[bytes]:
@@ -41,8 +42,8 @@ class Member:
             with self.source.open("rb") as file:
                 yield from iter(lambda: file.read(_BLOCK), b"")
         else:
-            path, name = self.source
-            with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+            archive, name = self.source
+            with archive.open(name) as file:
                 yield from iter(lambda: file.read(_BLOCK), b"")
 
 

@@ -81,8 +81,9 @@ def field_text(header: Dataset, field: str) -> str:
 
 def _one_text(value: object) -> str:
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    text = text.replace("\0", "")  # which PostgreSQL has no room for
     # Components that are empty at the end of a person's name say nothing (PS3.5 section 6.2).
-    return text.strip(" \0\r\n\t").rstrip("^")
+    return text.strip(" \r\n\t").rstrip("^")
 
 
 def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:

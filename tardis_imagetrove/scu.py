@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
@@ -24,7 +26,11 @@ from .errors import RetriableError
 #: As many presentation contexts as an association has room for (PS3.8 section 9.3.2.2: odd numbers of a byte).
 MAX_CONTEXTS = 128
 
+#: Bytes of files that are sent on one association, and in memory at once.
+BATCH_BYTES = 256 * 1024 * 1024
+
 _SUCCESS = 0x0000
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
 
 
 class CannotSend(RetriableError):
@@ -74,18 +80,32 @@ class Sent:
 
 
 def read(path: Path) -> Dataset:
-    """A DICOM file, gzipped (``.gz``) or not.
+    """A DICOM file, gzipped (``.gz``) or not, that can be sent.
 
     Raises:
-        UnreadableFile: it is something else, or cannot be read.
+        UnreadableFile: it is something else, cannot be read, or lacks what C-STORE needs of it.
     """
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        return pydicom.dcmread(io.BytesIO(content))
-    except (InvalidDicomError, OSError, EOFError, zlib.error) as error:
+        with warnings.catch_warnings():  # what an instance does not quite keep to is no matter of its sender
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(io.BytesIO(content))
+            missing = [name for name in _NEEDED if not dataset.get(name)]
+    except InvalidDicomError:
+        raise UnreadableFile(f"{path}: not a DICOM file (it has no file meta information)") from None
+    except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path}: {error}") from error
+    except Exception as error:  # pydicom raises whatever its parsing stumbles over
+        raise UnreadableFile(f"{path}: damaged ({type(error).__name__}: {error})") from error
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise UnreadableFile(f"{path}: a DICOMDIR, which is no instance")
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        missing.append("TransferSyntaxUID")
+    if missing:
+        raise UnreadableFile(f"{path}: has no {' and no '.join(missing)}")
+    return dataset
 
 
 def echo(peer: Peer) -> None:
@@ -216,15 +236,34 @@ def _words(status: Dataset) -> str:
     return f"0x{status.Status:04X} {status.get('ErrorComment', '')}".strip() if status else "no answer"
 
 
-def read_all(paths: Sequence[Path]) -> tuple[list[Dataset], list[str]]:
-    """What is DICOM under files and folders, and words on what is not."""
-    found, problems = [], []
+def read_all(
+    paths: Sequence[Path], batch_bytes: int = BATCH_BYTES
+) -> Iterator[tuple[list[Dataset], list[str]]]:
+    """What is DICOM under files and folders, and words on what is not; a piece at a time.
+
+    Args:
+        batch_bytes: of files in one piece, or one file; so much is in memory at once.
+    """
+    found, problems, size = [], [], 0
+    for file in _files(paths):
+        try:
+            found.append(read(file))
+        except UnreadableFile as error:
+            problems.append(str(error))
+            continue
+        size += file.stat().st_size
+        if size >= batch_bytes:
+            yield found, problems
+            found, problems, size = [], [], 0
+    if found or problems:
+        yield found, problems
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
-        for file in (
-            sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
-        ):
-            try:
-                found.append(read(file))
-            except UnreadableFile as error:
-                problems.append(str(error))
-    return found, problems
+        if path.is_dir():
+            for folder, folders, names in os.walk(path):
+                folders.sort()
+                yield from (Path(folder, name) for name in sorted(names) if Path(folder, name).is_file())
+        else:
+            yield path

@@ -51,6 +51,8 @@ if host is not devhost:
     )
     LOGIN_VIEWS = {**getattr(host, "LOGIN_VIEWS", {}), host.SITE_ID: devhost.LOGIN_VIEWS[devhost.SITE_ID]}
 
+# What guards a password takes its time, at every user that a test makes.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 if "sqlite" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["TEST"] = {"NAME": str(devhost.STATE / "test.sqlite3")}
 if "IMAGETROVE_TEST_DATABASE" in os.environ:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import re
 import socket
+from pathlib import Path
 
 import pytest
+from pydicom.data import get_testdata_file
 
 from tardis_imagetrove import scu
 from tardis_imagetrove.dicom import UnreadableFile
@@ -28,7 +30,7 @@ def waiting(spool: Spool) -> set[str]:
 
 def test_what_is_acknowledged_is_in_the_spool(peer, spool, tmp_path):
     scu.echo(peer)
-    datasets, problems = scu.read_all(phantom(tmp_path / "in", slices=3))
+    ((datasets, problems),) = scu.read_all(phantom(tmp_path / "in", slices=3))
     assert problems == []
     sent = scu.send(datasets, peer)
     assert (sent.refused, list(sent.acknowledged)) == ((), [dataset.SOPInstanceUID for dataset in datasets])
@@ -94,7 +96,7 @@ def test_what_is_no_dicom_is_told_and_what_is_gzipped_is_read(tmp_path):
     (tmp_path / "in" / "a.dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
     (tmp_path / "in" / "b.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
     (tmp_path / "in" / "notes.txt").write_text("nothing")
-    datasets, problems = scu.read_all([tmp_path / "in", tmp_path / "gone"])
+    ((datasets, problems),) = scu.read_all([tmp_path / "in", tmp_path / "gone"])
     assert len(datasets) == 2
     assert [re.search(r"(b\.gz|notes\.txt|gone)", problem)[1] for problem in problems] == [
         "b.gz",
@@ -103,3 +105,24 @@ def test_what_is_no_dicom_is_told_and_what_is_gzipped_is_read(tmp_path):
     ]
     with pytest.raises(UnreadableFile):
         scu.read(tmp_path)
+
+
+def test_every_file_of_a_folder_of_odd_ones_is_sent_or_named(peer, spool):
+    """Files that pydicom is tested with: DICOMDIRs, no meta information, no UIDs, private syntaxes."""
+    folder = Path(get_testdata_file("MR_small.dcm")).parent
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    sent, words = [], []
+    for datasets, problems in scu.read_all([folder], batch_bytes=100_000):
+        answer = scu.send(datasets, peer)
+        sent += answer.acknowledged
+        words += problems + [refusal.words for refusal in answer.refused]
+    assert len(sent) + len(words) == len(files)
+    assert all(words)
+    assert any("DICOMDIR, which is no instance" in word for word in words)
+    assert waiting(spool) == set(sent)
+
+
+def test_a_large_folder_is_read_a_piece_at_a_time(tmp_path):
+    paths = phantom(tmp_path / "in" / "with a space and 头", slices=5)
+    pieces = list(scu.read_all([tmp_path / "in"], batch_bytes=2 * paths[0].stat().st_size))
+    assert [len(datasets) for datasets, _ in pieces] == [2, 2, 1]

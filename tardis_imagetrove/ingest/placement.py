@@ -20,6 +20,11 @@ EXPERIMENT_TITLE_LENGTH = 400
 DIRECTORY_LENGTH = 80
 
 
+#: What all instances of a series must agree on, whatever its titles are made of: a series is of one
+#: patient (PS3.3 section A.1.2), and one of two is some console's or anonymiser's mistake.
+ALWAYS_AGREED = ("PatientID",)
+
+
 class Unplaceable(PermanentError):
     """A series cannot be placed; the text says which field or rule is the cause."""
 
@@ -41,7 +46,7 @@ class Rule:
     def fields(self) -> set[str]:
         """Every DICOM field that the rule looks at."""
         named = {field for field, _ in self.instrument} | {*self.experiment_title, *self.dataset_title}
-        return named | ({self.project_field} if self.project_field else set())
+        return named | {*ALWAYS_AGREED} | ({self.project_field} if self.project_field else set())
 
 
 @dataclass(frozen=True)
@@ -229,9 +234,12 @@ def check_late(headers: Iterable[Dataset], placed_by: Mapping[str, str]) -> None
 
 
 def directory_name(number: object, description: str) -> str:
-    """A series' directory: its number in four digits and its description (``0003_t1_mprage_sag``)."""
+    """A series' directory: its number in four digits and its description (``0003_t1_mprage_sag``).
+
+    A number that is none, or below 0, which would look like an option to programs, counts as 0.
+    """
     try:
-        prefix = f"{int(str(number)):04d}"
+        prefix = f"{max(0, int(str(number))):04d}"
     except ValueError:
         prefix = "0000"
     plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()

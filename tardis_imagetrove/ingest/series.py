@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, IntegrityError, transaction
@@ -136,7 +139,9 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
         )
     }
     new = {item.identity: item for item in arrived if item.identity not in ledger}
-    if new:
+    # Without a dataset its experiment was deleted: MyTARDIS leaves the files where nobody sees them, and
+    # whoever sends the series again wants it back.
+    if new or series.dataset_key is None:
         _describe(series, reading.headers[0], Series.State.INGESTING)
         if series.dataset_key is None or series.configuration is None:
             _locate(series, place_all(reading.headers, site_rules), reading.headers[0])
@@ -171,7 +176,7 @@ def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Readin
             Arrived(
                 file,
                 uid,
-                str(header.get("SOPClassUID", "")),
+                field_text(header, "SOPClassUID")[:64],
                 str(header.file_meta.get("TransferSyntaxUID", "")),
                 file.path.stat().st_size,
                 file_sha256(file.path),
@@ -181,7 +186,7 @@ def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Readin
 
 
 def _describe(series: Series, header: Dataset, state: Series.State) -> None:
-    series.study_uid = str(header.get("StudyInstanceUID", ""))[:64]
+    series.study_uid = field_text(header, "StudyInstanceUID")[:64]
     series.description = (field_text(header, "SeriesDescription") or field_text(header, "ProtocolName"))[:255]
     series.modality = field_text(header, "Modality")[:16]
     series.state, series.reason = state, ""
@@ -208,15 +213,20 @@ def _locate(series: Series, placement: Placement, header: Dataset) -> None:
     series.dataset_key = _dataset_key(placement, configuration, header)
     number = header.get("SeriesNumber")
     wanted = directory_name("" if number is None else number, series.description)
-    for attempt in range(1, 10000):
+    # Asked for at once: a dataset may have thousands of one name, and trying each takes longer every time.
+    others = Series.objects.filter(dataset_key=series.dataset_key).exclude(pk=series.pk)
+    taken = set(others.filter(directory__startswith=wanted).values_list("directory", flat=True))
+    for attempt in count(1):
         series.directory = wanted if attempt == 1 else f"{wanted}_{attempt}"
+        if series.directory in taken:
+            continue
         try:
             with transaction.atomic():
                 series.save()
             return
-        except IntegrityError:  # another series of this dataset has that name
-            continue
-    raise PermanentError(f"no free directory for {wanted!r} in dataset {series.dataset_key.dataset_id}")
+        except IntegrityError:
+            if not others.filter(directory=series.directory).exists():
+                raise  # it is not that another worker was quicker
 
 
 def _project_group(portal: MyTardis, name: str) -> int:
@@ -296,12 +306,14 @@ def _archive(
         version=former.version + 1 if former else 1,
         mimetype="application/zip",
     )
-    with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
         members = []
         if former is not None:
-            kept = Path(folder) / "former.zip"
-            portal.fetch(former.datafile_id, kept)
-            members += [_kept_member(kept, entry) for entry in read_manifest(kept)]
+            path = Path(folder) / "former.zip"
+            portal.fetch(former.datafile_id, path)
+            kept = stack.enter_context(ZipFile(path))
+            members += [_kept_member(kept, entry) for entry in read_manifest(path)]
         taken = {member.name for member in members}
         for item in new:
             members.append(_member(series.directory, item, taken))
@@ -349,7 +361,7 @@ def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
     )
 
 
-def _kept_member(archive: Path, entry: ManifestEntry) -> Member:
+def _kept_member(archive: ZipFile, entry: ManifestEntry) -> Member:
     return Member(
         name=entry.file,
         sop_instance_uid=entry.sop_instance_uid,
@@ -363,7 +375,7 @@ def _kept_member(archive: Path, entry: ManifestEntry) -> Member:
 
 def _enter(series: Series, archive: Archive, members: list[Member]) -> None:
     """Enter the archive's instances in the ledger, in place of the former version's."""
-    count = Counter(member.sop_instance_uid for member in members)
+    times = Counter(member.sop_instance_uid for member in members)
     series.instances.all().delete()
     Instance.objects.bulk_create(
         (
@@ -375,7 +387,7 @@ def _enter(series: Series, archive: Archive, members: list[Member]) -> None:
                 size=member.size,
                 sha256=member.sha256,
                 member=member.name,
-                conflict=count[member.sop_instance_uid] > 1,
+                conflict=times[member.sop_instance_uid] > 1,
             )
             for member in members
         ),

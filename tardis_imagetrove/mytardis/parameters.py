@@ -119,4 +119,7 @@ def _value(name, value: float | int | str | datetime) -> dict[str, object]:  # n
         if not isinstance(value, datetime):
             raise PermanentError(f"parameter {name.name} is a date in MyTARDIS and {value!r} is none")
         return {"datetime_value": value}
-    return {"string_value": value.isoformat() if isinstance(value, datetime) else str(value)}
+    # PostgreSQL has no room for NUL, which some instruments pad with.
+    return {
+        "string_value": value.isoformat() if isinstance(value, datetime) else str(value).replace("\0", "")
+    }

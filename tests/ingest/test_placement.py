@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from pydicom.dataset import Dataset
 from tardis_imagetrove.ingest.placement import (
     Rule,
     Unplaceable,
+    check_late,
     directory_name,
     place,
     place_all,
@@ -128,6 +131,16 @@ def test_instances_that_disagree_hold_the_series():
         place_all([header(), header(PatientID="P2")], [RULE])
 
 
+def test_a_series_is_of_one_patient_though_its_titles_do_not_ask():
+    rule = replace(RULE, experiment_title=("StudyDescription",))
+    with pytest.raises(Unplaceable, match="PatientID is 'P1' and 'P2'"):
+        place_all([header(), header(PatientID="P2")], [rule])
+    late = dict(place_all([header()], [rule]).fields)
+    check_late([header()], late)
+    with pytest.raises(Unplaceable, match="PatientID is 'P2', not 'P1'"):
+        check_late([header(PatientID="P2")], late)
+
+
 def test_a_private_tag_names_an_instrument():
     made = header()
     made.add_new((0x0019, 0x100A), "LO", "special")
@@ -135,7 +148,7 @@ def test_a_private_tag_names_an_instrument():
     assert place(made, [rule]).rule_id == 3
 
 
-@given(st.integers(0, 99999) | st.text(), st.text())
+@given(st.integers() | st.text(), st.text())
 def test_a_directory_is_one_safe_component(number, description):
     name = directory_name(number, description)
     assert name
@@ -150,6 +163,8 @@ def test_a_directory_is_one_safe_component(number, description):
         (12, "T2*/SWI (3 mm)", "0012_T2_SWI_3_mm"),
         (1, "Schädel", "0001_Schadel"),
         (1, "头", "0001_series"),
+        (-7, "t1", "0000_t1"),
+        (99999999999, "t1", "99999999999_t1"),
         ("", "../../etc", "0000_etc"),
         (None, "", "0000_series"),
     ],

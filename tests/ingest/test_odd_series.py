@@ -1,0 +1,211 @@
+"""Odd series, as consoles, people and anonymisers make them: archived, or held with a reason; none harms another."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from tardis_imagetrove.ingest.series import ingest_series
+from tardis_imagetrove.models import InstrumentConfiguration, Series
+
+from ..conftest import configure, deliver, phantom, series_uid
+from .test_series import archive_of, dicom_bytes
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def ingest(spool, scratch, *paths: Path) -> tuple[Series, list[bytes]]:
+    sent = deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    return Series.objects.get(series_uid=series_uid(paths[0])), sent
+
+
+def with_bytes(paths: list[Path], tag: int, vr: str, value: bytes) -> list[Path]:
+    """Put bytes into an element as they are, valid or not."""
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.pop(tag, None)
+        dataset[tag] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+        dataset.save_as(path)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value", "directory", "description"),
+    [
+        (0x00200011, "IS", b"3.5 ", "0000_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00200011, "IS", b"none", "0000_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00200011, "IS", b"-7", "0000_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00200011, "IS", b"3\\4 ", "0000_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00200011, "IS", b"99999999999 ", "99999999999_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00200013, "IS", b"first ", "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x0020000D, "UI", b"9" * 80, "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x0020000D, "UI", b"1.2\0003 ", "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00080016, "UI", b"9" * 80, "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00080060, "CS", b"far too long for a code\0", "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00080005, "CS", b"ISO_IR 999", "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x00080080, "LO", b"\xff\xfe\0x", "0003_t1_phantom_oblique", "t1_phantom_oblique"),
+        (0x0008103E, "LO", b"a\0b\0", "0003_ab", "ab"),
+        (0x0008103E, "LO", b"*/?!", "0003_series", "*/?!"),
+        (0x0008103E, "LO", "头".encode(), "0003_a", "å¤´"),  # UTF-8 that does not say so
+    ],
+)
+def test_a_value_that_is_not_as_it_should_be_keeps_no_scan_back(
+    spool, scratch, configuration, tmp_path, tag, vr, value, directory, description
+):
+    paths = with_bytes(phantom(tmp_path / "in", slices=2), tag, vr, value)
+    series, sent = ingest(spool, scratch, *paths)
+    assert (series.state, series.reason) == (Series.State.DONE, "")
+    assert (series.directory, series.description) == (directory, description)
+    assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent)
+    assert "\0" not in series.study_uid + series.modality
+
+
+@pytest.mark.parametrize(
+    "missing", ["SeriesNumber", "StudyInstanceUID", "Modality", "InstanceNumber", "StudyDate"]
+)
+def test_an_attribute_that_is_missing_keeps_no_scan_back(spool, scratch, configuration, tmp_path, missing):
+    series, sent = ingest(spool, scratch, *phantom(tmp_path / "in", slices=2, overrides={missing: None}))
+    assert (series.state, series.reason) == (Series.State.DONE, "")
+    assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent)
+
+
+def test_a_name_in_three_scripts_is_a_title(spool, scratch, owner, box, tmp_path):
+    configure(owner, storage_box=box, experiment_title=["PatientName"])
+    name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    paths = phantom(
+        tmp_path / "in", slices=2, overrides={"SpecificCharacterSet": "ISO_IR 192", "PatientName": name}
+    )
+    series, _ = ingest(spool, scratch, *paths)
+    assert series.dataset_key.experiment_key.experiment.title == name
+
+
+def test_padding_makes_no_second_patient(spool, scratch, configuration, tmp_path):
+    from tardis.tardis_portal.models import Experiment
+
+    for number, value in enumerate([b"P1", b"P1  ", b"P1\0\0", b" P1 "]):
+        ingest(
+            spool, scratch, *with_bytes(phantom(tmp_path / str(number), slices=1), 0x00100020, "LO", value)
+        )
+    assert Experiment.objects.get().title == "P1"
+
+
+def test_one_series_uid_of_two_patients_is_held_and_both_are_kept(spool, scratch, owner, box, tmp_path):
+    configure(owner, storage_box=box, experiment_title=["StudyDescription"])
+    uid = "1.2.826.0.1.7"
+    one = phantom(tmp_path / "one", slices=2, series_uid=uid, patient_id="ONE")
+    other = phantom(tmp_path / "other", slices=4, series_uid=uid, patient_id="OTHER")[2:]
+    series, _ = ingest(spool, scratch, *one, *other)
+    assert series.state == Series.State.HELD
+    assert "PatientID is '" in series.reason
+    assert "'ONE'" in series.reason
+    assert "'OTHER'" in series.reason
+    assert len(spool.files(uid)) == 4
+
+    for file in spool.files(uid):
+        if pydicom.dcmread(file.path).PatientID == "OTHER":
+            file.path.unlink()
+    ingest_series(spool, uid, (), scratch)
+    series, _ = ingest(spool, scratch, *other)
+    assert series.state == Series.State.HELD
+    assert "PatientID is 'OTHER', not 'ONE'" in series.reason
+    assert series.archives.get().instance_count == 2
+
+
+def test_many_series_of_one_name_each_have_a_directory_in_one_dataset(
+    spool, scratch, configuration, tmp_path, django_assert_max_num_queries
+):
+    for number in range(12):
+        paths = phantom(tmp_path / str(number), slices=1)
+        if number < 11:
+            series, _ = ingest(spool, scratch, *paths)
+        else:
+            with django_assert_max_num_queries(75):  # no more for the twelfth than for the first
+                series, _ = ingest(spool, scratch, *paths)
+    assert series.directory == "0003_t1_phantom_oblique_12"
+    assert Series.objects.values("dataset_key").distinct().count() == 1
+
+
+def test_a_late_slice_opens_the_former_archive_once(spool, scratch, configuration, tmp_path, monkeypatch):
+    """Else each of a large series' instances would read the table of contents of all of them."""
+    paths = phantom(tmp_path / "in", slices=12)
+    ingest(spool, scratch, *paths[:-1])
+    opened = []
+    real = zipfile.ZipFile._RealGetContents
+
+    def counted(self):
+        opened.append(self.filename)
+        return real(self)
+
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", counted)
+    series, _ = ingest(spool, scratch, paths[-1])
+    assert len(opened) <= 2  # for its manifest, and for its files
+    monkeypatch.undo()
+    assert len(dicom_bytes(archive_of(series.series_uid, tmp_path))) == 12
+
+
+@pytest.mark.parametrize("again", ["the same", "a late slice"])
+def test_after_its_experiment_was_deleted_a_series_that_comes_again_is_seen_again(
+    spool, scratch, configuration, tmp_path, again
+):
+    from tardis.tardis_portal.models import Experiment
+
+    paths = phantom(tmp_path / "in")
+    sent = ingest(spool, scratch, *paths[:-1])[1]
+    Experiment.objects.all().delete()
+    if again == "the same":
+        series, _ = ingest(spool, scratch, *paths[:-1])
+    else:
+        series, more = ingest(spool, scratch, paths[-1])
+        sent += more
+    assert series.state == Series.State.DONE, series.reason
+    experiment = Experiment.objects.get()
+    assert list(experiment.datasets.all()) == [series.dataset_key.dataset]
+    newest = series.archives.order_by("-version").first()
+    assert newest.datafile.dataset == series.dataset_key.dataset
+    assert newest.datafile.directory == series.directory
+    assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent)
+
+
+def test_a_dataset_that_was_moved_and_renamed_takes_its_late_slices_along(
+    spool, scratch, configuration, owner, tmp_path
+):
+    from tardis.tardis_portal.models import Dataset, Experiment
+
+    paths = phantom(tmp_path / "in")
+    sent = ingest(spool, scratch, *paths[:-1])[1]
+    dataset = Dataset.objects.get()
+    dataset.description = "Somebody's better name"
+    dataset.save()
+    elsewhere = Experiment.objects.create(title="Elsewhere", created_by=owner)
+    dataset.experiments.set([elsewhere])
+    series, more = ingest(spool, scratch, paths[-1])
+    assert series.state == Series.State.DONE
+    assert Dataset.objects.get().description == "Somebody's better name"
+    assert list(Dataset.objects.get().experiments.all()) == [elsewhere]
+    assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent + more)
+
+
+def test_a_configuration_that_was_renamed_goes_on_with_its_series(spool, scratch, configuration, tmp_path):
+    from tardis.tardis_portal.models import Dataset
+
+    paths = phantom(tmp_path / "in")
+    ingest(spool, scratch, *paths[:-1])
+    configuration.name = "The same scanner under another name"
+    configuration.save()
+    series, _ = ingest(spool, scratch, paths[-1])
+    assert (series.state, Dataset.objects.count()) == (Series.State.DONE, 1)
+    assert series.configuration.name == "The same scanner under another name"
+
+
+def test_an_owner_is_not_deleted_under_an_instrument(spool, scratch, configuration, owner, tmp_path):
+    from django.db.models import ProtectedError
+
+    with pytest.raises(ProtectedError):
+        owner.delete()
+    assert InstrumentConfiguration.objects.get().owner == owner
