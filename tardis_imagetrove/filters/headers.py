@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,8 +38,12 @@ TAGS = (
     "PixelAspectRatio",
     "SpacingBetweenSlices",
     "GridFrameOffsetVector",
+    "SamplesPerPixel",
+    "BitsAllocated",
     "RescaleSlope",
     "RescaleIntercept",
+    "DoseGridScaling",
+    "ModalityLUTSequence",
     "WindowCenter",
     "WindowWidth",
     "SharedFunctionalGroupsSequence",
@@ -57,6 +61,12 @@ _READ_PLAINLY = {
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data."""
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+"""Of pixel data in fragments (PS3.5 A.4)."""
+
+ORTHOGONAL = 0.5
+"""Cosine of the angle that a header's rows and columns must have at least; what is near is used as it is."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,11 @@ class Header:
         mosaic: slices in a mosaic (Siemens) or virtual frame (United Imaging), 0 when it is none.
         tiles: across and down such a mosaic; (1, 1) when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
+        moments: orders the frames at one place in time, one whole number a frame.
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
         windows: window centre and width, shape (m, 2), as the header gives them.
         pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
+        oddities: words for what it says that cannot be right, and that images are made in spite of.
     """
 
     path: Path
@@ -124,9 +136,11 @@ class Header:
     temporal_position: int
     acquisition_number: int
     planes: Planes | None
+    moments: tuple[int, ...]
     scaling: np.ndarray | None
     windows: np.ndarray
     pixel_size: tuple[float, float]
+    oddities: tuple[str, ...] = ()
 
     @property
     def slices(self) -> int:
@@ -180,11 +194,12 @@ def read_header(path: Path) -> Header:
         InvalidDicomError: the file is no DICOM.
         ValueError: an attribute has a value that cannot be (``Rows`` = "many").
     """
-    met_pixels = False
+    met_pixels, pixel_bytes = False, 0
 
-    def at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
-        nonlocal met_pixels
-        met_pixels = met_pixels or tag in PIXEL_TAGS
+    def at_pixels(tag: int, _vr: str | None, length: int) -> bool:
+        nonlocal met_pixels, pixel_bytes
+        if tag in PIXEL_TAGS:
+            met_pixels, pixel_bytes = True, length
         return met_pixels
 
     def read(tags: list | None) -> Dataset:
@@ -209,13 +224,21 @@ def read_header(path: Path) -> Header:
     frames = _whole(dataset, "NumberOfFrames") or 1
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     meta = getattr(dataset, "file_meta", Dataset())
+    has_pixels = met_pixels and rows > 0 and columns > 0
+    scaling = _scaling(dataset, frames)
+    planes = mosaic_planes if mosaic else planes_of(dataset, frames)
+    oddities = [*_scaling_oddities(dataset, scaling)] if has_pixels else []
+    if has_pixels and pixel_bytes != UNDEFINED_LENGTH:
+        oddities += _length_oddities(dataset, rows * columns * frames, pixel_bytes)
+    if scaling is not None:
+        scaling[scaling[:, 0] == 0, 0] = 1
     return Header(
         path=path,
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         sop_class_uid=_text(dataset, "SOPClassUID"),
         modality=_text(dataset, "Modality"),
         transfer_syntax=str(meta.get("TransferSyntaxUID", "")),
-        has_pixels=met_pixels and rows > 0 and columns > 0,
+        has_pixels=has_pixels,
         photometric=_text(dataset, "PhotometricInterpretation"),
         rows=rows,
         columns=columns,
@@ -226,10 +249,12 @@ def read_header(path: Path) -> Header:
         instance_number=_order(dataset, "InstanceNumber"),
         temporal_position=_order(dataset, "TemporalPositionIdentifier"),
         acquisition_number=_order(dataset, "AcquisitionNumber"),
-        planes=mosaic_planes if mosaic else planes_of(dataset, frames),
-        scaling=_scaling(dataset, frames),
+        planes=planes,
+        moments=_moments(dataset, frames),
+        scaling=scaling,
         windows=_windows(dataset),
         pixel_size=_pixel_size(dataset),
+        oddities=tuple(oddities),
     )
 
 
@@ -313,15 +338,36 @@ def _plane(
     position, orientation, spacing = _numbers(position), _numbers(orientation), _numbers(spacing)
     if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not (spacing > 0).all():
         return None
+    across, down = orientation[:3], orientation[3:]
+    lengths = np.linalg.norm(across), np.linalg.norm(down)
+    if not np.isfinite([*position, *orientation, *spacing]).all() or min(lengths) < ORTHOGONAL:
+        return None
+    if abs(across @ down) > ORTHOGONAL * lengths[0] * lengths[1]:
+        return None
     # PixelSpacing: between rows first, then between columns (PS3.3 10.7.1.3).
-    return position, orientation[:3] * spacing[1], orientation[3:] * spacing[0]
+    return position, across * spacing[1], down * spacing[0]
+
+
+def _moments(dataset: Dataset, frames: int) -> tuple[int, ...]:
+    """TemporalPositionIndex of each frame, or what stands for it in an object of one frame or a plain one."""
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) == frames:
+        contents = [(group.get("FrameContentSequence") or [Dataset()])[0] for group in groups]
+        return tuple(int(content.get("TemporalPositionIndex") or 0) for content in contents)
+    return (_order(dataset, "TemporalPositionIdentifier"),) * frames
 
 
 def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:
-    """Rescale slope and intercept of each frame (PS3.3 C.11.1.1.2, C.7.6.16.2.9)."""
-    if "RescaleSlope" in dataset:
-        slope, intercept = (_value(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
-        return np.tile([float(slope or 1), float(intercept or 0)], (frames, 1))
+    """Slope and intercept of each frame (PS3.3 C.11.1.1.2, C.7.6.16.2.9), or a dose grid's (C.8.8.3).
+
+    Raises:
+        ValueError: one is no number; the text names it.
+    """
+    for keyword in ("RescaleSlope", "DoseGridScaling"):
+        if keyword in dataset:
+            slope = _real(dataset, keyword, 1)
+            intercept = _real(dataset, "RescaleIntercept", 0) if keyword == "RescaleSlope" else 0
+            return np.tile([slope, intercept], (frames, 1))
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     pairs = []
@@ -331,8 +377,38 @@ def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:
         )
         if not items:
             return None
-        pairs.append((float(items[0].get("RescaleSlope", 1)), float(items[0].get("RescaleIntercept", 0))))
-    return np.array(pairs) if len(pairs) == frames else None
+        pairs.append((_real(items[0], "RescaleSlope", 1), _real(items[0], "RescaleIntercept", 0)))
+    return np.array(pairs) if len(pairs) == frames and pairs else None
+
+
+def _real(dataset: Dataset, keyword: str, otherwise: float) -> float:
+    value = _value(dataset, keyword)
+    try:
+        number = float(otherwise if value in (None, "") else value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{keyword} is no number ({error})") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{keyword} is no number ({value})")
+    return number
+
+
+def _scaling_oddities(dataset: Dataset, scaling: np.ndarray | None) -> Iterator[str]:
+    if scaling is not None and (scaling[:, 0] == 0).any():
+        yield "RescaleSlope is 0, which says nothing; values are taken with slope 1"
+    if scaling is None and dataset.get("ModalityLUTSequence"):
+        yield "ModalityLUTSequence is not applied; values are those before it"
+
+
+def _length_oddities(dataset: Dataset, pixels: int, length: int) -> Iterator[str]:
+    """Words when plain pixel data holds more than its attributes say (PS3.5 8.1.1); less cannot be decoded."""
+    samples, bits = _whole(dataset, "SamplesPerPixel") or 1, _whole(dataset, "BitsAllocated")
+    expected = -(-pixels * samples * bits // 8)
+    # One byte makes the length even; some writers pad each frame, or to a multiple of four.
+    if bits and length > expected * 1.01 + 64:
+        yield (
+            f"Pixel data is {length} bytes long where Rows, Columns, NumberOfFrames, SamplesPerPixel and"
+            f" BitsAllocated make {expected}"
+        )
 
 
 def _windows(dataset: Dataset) -> np.ndarray:

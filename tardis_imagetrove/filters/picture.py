@@ -13,13 +13,14 @@ from nibabel.orientations import apply_orientation, io_orientation
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from pydicom import dcmread
-from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.pixels import apply_modality_lut
 
 from ..errors import PermanentError
 from . import volume
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .headers import Header
 from .shared import conversion_of, survey_of
+from .stack import frame_pixels, in_colour
 
 WIDTH = 1200
 """Of a picture at most, in pixels; thumbnails are made smaller by the browser."""
@@ -274,12 +275,10 @@ def evenly(count: int, most: int) -> list[int]:
 
 def frame_picture(header: Header, index: int) -> Pillow.Image:
     """One frame in its own colours or its window, with square pixels."""
-    pixels = volume.frame_pixels(header, index)
+    pixels = frame_pixels(header, index)
     dataset = dcmread(header.path, stop_before_pixels=True)
-    if header.photometric == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)
-        if pixels.dtype != np.uint8:
-            pixels = (pixels >> 8).astype(np.uint8)
+    if header.photometric == "PALETTE COLOR" and pixels.ndim == 2:
+        pixels = in_colour(pixels, dataset)
     if pixels.ndim == 3:
         if pixels.dtype != np.uint8:
             pixels = (pixels / max(1, np.iinfo(pixels.dtype).max) * 255).astype(np.uint8)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+from pydicom.multival import MultiValue
 from pydicom.pixels import pixel_array
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
@@ -28,12 +30,18 @@ from .dcm2niix import (
     version_of,
 )
 from .headers import Header, Planes, read_headers
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-POSITION_TOLERANCE_MM = 0.02
-"""How far a slice may lie from where an image's even grid puts it before it is told. Scanners write
-positions with three or more decimals."""
+from .stack import (
+    LPS_TO_RAS,
+    POSITION_TOLERANCE_MM,
+    affine_from,
+    frame_pixels,
+    has_palette,
+    in_colour,
+    stack_of,
+    stacks_of,
+    unevenness,
+    write_stack,
+)
 
 PARALLEL = 0.999
 """Cosine of the angle up to which an image's axis and a header's are the same direction."""
@@ -43,6 +51,10 @@ SPACING_TOLERANCE = 0.02
 
 PHILIPS_SCALE_SLOPE = 0x2005100E
 """Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
+
+PLACED_MODALITIES = {"MR", "CT", "PT", "RTDOSE"}
+"""Of images that lie in the patient: their objects have an image plane module, or functional groups for it.
+Others (secondary captures, ultrasound, projections) have no place to lose."""
 
 MOST_COMPARED = 8
 """Instances that one slice is compared with when many lie at its place (time series, directions)."""
@@ -56,6 +68,9 @@ LOSSY_SYNTAXES = {
 }
 """Transfer syntaxes for which two right decoders may differ by a count (JPEG, near-lossless JPEG-LS,
 irreversible JPEG 2000)."""
+
+_OWN = f"pydicom {pydicom.__version__}, nibabel {nibabel.__version__}"
+"""What makes an image where dcm2niix does not."""
 
 _COMPRESSION_TROUBLE = re.compile(r"compress|fragment|jpe?g|transfer syntax|RLE|decod", re.IGNORECASE)
 
@@ -86,6 +101,7 @@ class Image:
         slope, intercept: from stored to real values, float64.
         origin: whether its voxels are the scanner's own.
         placed: the headers say where its slices lie.
+        mended: dcm2niix had its voxels wrong, and they are the decoded pixels instead.
     """
 
     path: Path
@@ -98,6 +114,7 @@ class Image:
     intercept: float = 0.0
     origin: Origin = Origin.SCANNER
     placed: bool = False
+    mended: bool = False
 
     def stored(self) -> np.ndarray:
         """Stored values, mapped from the file: shape (i, j, k) or (i, j, k, t)."""
@@ -140,12 +157,14 @@ class Survey:
         headers: of the instances that have pixels, by InstanceNumber.
         troubles: words for the files that could not be read.
         skipped: why there is no image; empty when there is one.
+        oddities: words for what headers say that cannot be right, and for what they lack.
     """
 
     name: str
     headers: tuple[Header, ...]
     troubles: tuple[str, ...]
     skipped: str = ""
+    oddities: tuple[str, ...] = ()
 
 
 def survey(series: DicomSeries) -> Survey:
@@ -162,7 +181,24 @@ def survey(series: DicomSeries) -> Survey:
     if not with_pixels:
         kinds = sorted({UID(header.sop_class_uid).name for header in headers})
         skipped = f"The series has no pixels ({', '.join(kinds)})"
-    return Survey(series.name, with_pixels, tuple(troubles), skipped)
+    return Survey(series.name, with_pixels, tuple(troubles), skipped, tuple(_oddities(with_pixels)))
+
+
+def _oddities(headers: Sequence[Header]) -> Iterator[str]:
+    """Each kind of words once, with the first file that they are about."""
+    kinds: dict[str, list[str]] = {}
+    for header in headers:
+        for words in header.oddities:
+            kinds.setdefault(words, []).append(header.path.name)
+        if header.planes is None and header.modality in PLACED_MODALITIES:
+            kinds.setdefault(
+                "The headers do not say where the slices lie (ImagePositionPatient, ImageOrientationPatient,"
+                " PixelSpacing); places and sizes of its voxels are made up",
+                [],
+            ).append(header.path.name)
+    for words, names in kinds.items():
+        others = f" (and {len(names) - 1} more files)" if len(names) > 1 else ""
+        yield f"{words}: {names[0]}{others}"
 
 
 def convert(found: Survey, folder: Path) -> Conversion:
@@ -180,6 +216,9 @@ def convert(found: Survey, folder: Path) -> Conversion:
 
     source = _Source(headers, folder / "in")
     options = (*OPTIONS, *(DISPLAY_SCALING if _has_philips_scaling(headers) else ()))
+    if any(map(has_palette, headers)):
+        # dcm2niix would write the numbers of the colours.
+        troubles += _rewrite(headers, source)
     attempt = _attempt(source, folder / "out", headers, options)
     if attempt.misunderstood or (attempt.wants_decoding and any(map(_is_encoded, headers))):
         undecodable = _rewrite(headers, source)
@@ -198,12 +237,25 @@ def convert(found: Survey, folder: Path) -> Conversion:
             f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
         )
     if not attempt.images:
-        words = "; ".join((*troubles, *attempt.complaints)) or "it gave no reason"
-        raise PermanentError(
+        words = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
+        refusal = (
             f"dcm2niix made no image of the {len(headers)} instances of {found.name}"
             f" ({attempt.run.meaning}): {words}"
         )
-    warnings = troubles + list(attempt.complaints) + gaps(headers)
+        images = _own_images(headers, folder / "own")
+        if not images:
+            raise PermanentError(refusal)
+        told = f"{refusal}. The images are made from the headers and pixels instead; sidecars say less"
+        return Conversion(
+            images=images,
+            headers=headers,
+            warnings=tuple(dict.fromkeys((told, *found.oddities))),
+            converter=f"{converter}, {_OWN}",
+            arguments=attempt.run.arguments,
+        )
+    if any(image.mended for image in attempt.images):
+        converter += f", {_OWN}"
+    warnings = [*troubles, *attempt.complaints, *found.oddities, *gaps(headers)]
     if attempt.run.code in PARTIAL_CODES:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
     elif attempt.run.code != ExitCode.SUCCESS:
@@ -427,16 +479,19 @@ def _checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]
             # No affine is right for all slices, so dcm2niix's stays.
             return image, [
                 f"{name}: the distances between slices are uneven; a slice lies up to"
-                f" {_unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips):.3g} mm from its place"
+                f" {unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips):.3g} mm from its place"
             ]
         words = f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
         if not agreeing:
-            return image, [words]
+            mended = _mended(image, stored, pool, fit, name)
+            return mended or (image, [words])
         doubts.append(f"{words}; the headers' places are written instead")
     slope, intercept = _exact_scaling(image, [pool.owners[index] for index in fit.planes])
     image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
     _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
     differing = _differing_slices(image, stored, pool, fit)
+    if differing and (mended := _mended(image, stored, pool, fit, name)):
+        return mended
     if differing:
         doubts.append(
             f"{name}: voxels differ from the DICOM's pixels in {', '.join(differing)} of those compared"
@@ -474,7 +529,7 @@ class _Fit:
         if slices == 1 and affine[:3, 2] @ lps[:3, 2] < 0:
             affine[:3, 2] *= -1
         away = _corner_distance(affine, lps, columns, rows, slices)
-        return cls(planes, affine, flips, away, _unevenness(affine, matched, columns, rows, *flips))
+        return cls(planes, affine, flips, away, unevenness(affine, matched, columns, rows, *flips))
 
 
 def _centres(lps: np.ndarray, columns: int, rows: int, slices: int) -> np.ndarray:
@@ -509,33 +564,6 @@ def _write_sform(image: Image, misplaced: bool) -> None:
         header.write_to(file)
 
 
-def affine_from(
-    planes: Planes, columns: int, rows: int, flip_i: bool, flip_j: bool, thickness: float = 1.0
-) -> np.ndarray:
-    """The affine of a stack of evenly spaced slices, by the equation of PS3.3 C.7.6.2.1.1.
-
-    Args:
-        planes: of the slices in order.
-        flip_i, flip_j: the volume's first axis runs against the columns, its second against the rows.
-        thickness: mm between slices when there is one slice only.
-
-    Returns:
-        Voxel index (i, j, k) to mm in patient coordinates (LPS), shape (4, 4).
-    """
-    per_column, per_row = planes.per_column[0], planes.per_row[0]
-    if len(planes) > 1:
-        per_slice = (planes.positions[-1] - planes.positions[0]) / (len(planes) - 1)
-    else:
-        normal = np.cross(per_column, per_row)
-        per_slice = normal / np.linalg.norm(normal) * thickness
-    affine = np.eye(4)
-    affine[:3, 0] = -per_column if flip_i else per_column
-    affine[:3, 1] = -per_row if flip_j else per_row
-    affine[:3, 2] = per_slice
-    affine[:3, 3] = planes.positions[0] + flip_i * per_column * (columns - 1) + flip_j * per_row * (rows - 1)
-    return affine
-
-
 def _distinct(points: np.ndarray) -> np.ndarray:
     """The index of the first of each set of points that agree to a ten-thousandth of a mm."""
     return np.unique(np.round(points, 4), axis=0, return_index=True)[1]
@@ -554,20 +582,6 @@ def _corner_distance(one: np.ndarray, other: np.ndarray, columns: int, rows: int
         [[i, j, k, 1.0] for i in (0, columns - 1) for j in (0, rows - 1) for k in (0, slices - 1)]
     )
     return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
-
-
-def _unevenness(
-    affine: np.ndarray, planes: Planes, columns: int, rows: int, flip_i: bool, flip_j: bool
-) -> float:
-    """The largest distance of a slice's corner from its place in the even grid ``affine``, mm."""
-    worst = 0.0
-    for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
-        column, row = (columns - 1 - i if flip_i else i), (rows - 1 - j if flip_j else j)
-        said = planes.positions + planes.per_column * column + planes.per_row * row
-        k = np.arange(len(planes))
-        even = affine[:3, 3] + affine[:3, 0] * i + affine[:3, 1] * j + k[:, None] * affine[:3, 2]
-        worst = max(worst, float(np.linalg.norm(said - even, axis=1).max()))
-    return worst
 
 
 def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[float, float]:
@@ -599,6 +613,94 @@ def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) 
             if not unsure and not any(_same_values(image, plane, *here[index]) for index in likely):
                 differing.append(f"slice {k + 1}" + (f" of volume {t + 1}" if volumes > 1 else ""))
     return differing
+
+
+def _mended(
+    image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit, name: str
+) -> tuple[Image, list[str]] | None:
+    """The image with the decoded pixels in the place of its voxels, and words for what it has no more.
+
+    Returns:
+        ``None`` when the headers' slices are not one stack of the image's shape, or cannot be decoded.
+    """
+    stack = stack_of(pool.owners)
+    volumes = stored.shape[3] if stored.ndim > 3 else 1
+    if stack is None or stack.shape != (*stored.shape[:3], volumes):
+        return None
+    try:
+        written = image.path.with_suffix(".own")
+        write_stack(written, stack, fit.flips, nibabel.load(image.path).header)
+    except Exception:  # as many kinds of error as there are decoders
+        return None
+    written.replace(image.path)
+    nifti = nibabel.load(image.path)
+    affine = affine_from(
+        stack.planes, pool.columns, pool.rows, *fit.flips, thickness=float(nifti.header["pixdim"][3])
+    )
+    doubts = []
+    if image.bval or image.bvec:
+        doubts.append(f"{name} has no gradients, since dcm2niix had its volumes wrong")
+    image = replace(
+        image,
+        affine=LPS_TO_RAS @ affine,
+        slope=float(nifti.dataobj.slope),
+        intercept=float(nifti.dataobj.inter),
+        bval=None,
+        bvec=None,
+        placed=True,
+        mended=True,
+    )
+    owners = [place[0] for place in stack.owners]
+    slope, intercept = _exact_scaling(image, owners)
+    return replace(image, slope=slope, intercept=intercept), doubts
+
+
+def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
+    """Images of a series that dcm2niix refuses, without it; none when its slices are not even stacks."""
+    stacks = stacks_of(headers) or []
+    folder.mkdir()
+    images = []
+    for number, stack in enumerate(stacks, 1):
+        path = folder / (f"{STEM}_i{number:05d}.nii" if len(stacks) > 1 else f"{STEM}.nii")
+        try:
+            write_stack(path, stack)
+        except Exception:  # as many kinds of error as there are decoders
+            return ()
+        path.with_suffix(".json").write_text(json.dumps(_sidecar_fields(stack.owners[0][0][0].path)))
+        image = _image(path)
+        affine = LPS_TO_RAS @ affine_from(stack.planes, stack.columns, stack.rows, False, True)
+        slope, intercept = _exact_scaling(image, [place[0] for place in stack.owners])
+        images.append(replace(image, affine=affine, slope=slope, intercept=intercept, placed=True))
+    return tuple(_tell_apart(images))
+
+
+SIDECAR_FIELDS = {
+    "Modality": "Modality",
+    "Manufacturer": "Manufacturer",
+    "ManufacturerModelName": "ManufacturersModelName",
+    "MagneticFieldStrength": "MagneticFieldStrength",
+    "SoftwareVersions": "SoftwareVersions",
+    "BodyPartExamined": "BodyPartExamined",
+    "PatientPosition": "PatientPosition",
+    "ProtocolName": "ProtocolName",
+    "SeriesDescription": "SeriesDescription",
+    "SeriesNumber": "SeriesNumber",
+    "ImageType": "ImageType",
+}
+"""DICOM's keyword to the sidecar's field, as dcm2niix names it, for images made without it."""
+
+
+def _sidecar_fields(path: Path) -> dict[str, object]:
+    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(SIDECAR_FIELDS))
+    fields: dict[str, object] = {"ConversionSoftware": _OWN}
+    for keyword, field in SIDECAR_FIELDS.items():
+        value = dataset.get(keyword)
+        if value not in (None, ""):
+            several = isinstance(value, MultiValue)
+            fields[field] = (
+                list(value) if several else value if isinstance(value, (int, float)) else str(value)
+            )
+    return fields
 
 
 def _values_agree(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> bool:
@@ -639,7 +741,7 @@ def _same_values(image: Image, plane: np.ndarray, header: Header, index: int) ->
             np.array_equal(plane[part], pixels[..., number]) for number, part in enumerate("RGB")
         )
     if pixels.shape != plane.shape:
-        return header.photometric == "PALETTE COLOR"
+        return False
     slope, intercept = (1.0, 0.0) if header.scaling is None else header.scaling[header.frame_of(index)]
     said = pixels * slope + intercept
     made = plane * image.slope + image.intercept
@@ -732,17 +834,6 @@ def _gaps_in(places: np.ndarray) -> list[str]:
 # Files that dcm2niix does not understand
 
 
-def frame_pixels(header: Header, frame: int) -> np.ndarray:
-    """One frame's pixels, decoded; colours as RGB. Shape (rows, columns) or (rows, columns, 3).
-
-    Raises:
-        Exception: of the decoder's own kinds.
-    """
-    if UID(header.transfer_syntax).is_deflated:
-        return pixel_array(pydicom.dcmread(header.path), index=frame)
-    return pixel_array(header.path, index=frame)
-
-
 def _is_encoded(header: Header) -> bool:
     syntax = UID(header.transfer_syntax)
     return syntax.is_transfer_syntax and (syntax.is_compressed or syntax.is_deflated)
@@ -763,7 +854,9 @@ def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
         target = source.place(header)
         try:
             dataset = pydicom.dcmread(header.path)
-            if UID(header.transfer_syntax).is_encapsulated:
+            if has_palette(header):
+                _write_colours(dataset)
+            elif UID(header.transfer_syntax).is_encapsulated:
                 dataset.decompress(generate_instance_uid=False)
             else:
                 frame_pixels(header, header.frames - 1)  # all of them are there
@@ -789,6 +882,16 @@ def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
                 f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
             )
     return troubles
+
+
+def _write_colours(dataset: pydicom.Dataset) -> None:
+    """Put the palette's colours in the place of their numbers."""
+    colours = in_colour(pixel_array(dataset), dataset)
+    dataset.PixelData = colours.tobytes() + b"\0" * (colours.size % 2)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = False
+    dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.PlanarConfiguration = "RGB", 3, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
 
 
 def _drop_scale_slope(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:

@@ -1,0 +1,245 @@
+"""Volumes from headers and decoded pixels alone, for what dcm2niix does not read, or reads wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.uid import UID
+
+from .headers import Header, Planes
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+POSITION_TOLERANCE_MM = 0.02
+"""How far a slice may lie from where an image's even grid puts it before it is told. Scanners write
+positions with three or more decimals."""
+
+COUNTS_IN_COLOUR = {"NM", "PT"}
+"""Modalities whose pixels are counts even where a palette says how to show them (PS3.3 C.8.4.8.1.1)."""
+
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+# Pixels
+
+
+def has_palette(header: Header) -> bool:
+    """Its pixels are numbers of colours, and mean nothing without them (PS3.3 C.7.6.3.1.5)."""
+    return header.photometric == "PALETTE COLOR" and header.modality not in COUNTS_IN_COLOUR
+
+
+def in_colour(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Colours of a palette's numbers, 8 bits each: one more axis, of three."""
+    coloured = apply_color_lut(pixels, dataset)[..., :3]
+    return coloured if coloured.dtype == np.uint8 else (coloured >> 8).astype(np.uint8)
+
+
+def frame_pixels(header: Header, frame: int) -> np.ndarray:
+    """One frame's pixels, decoded; colours as RGB. Shape (rows, columns) or (rows, columns, 3).
+
+    Raises:
+        Exception: of the decoder's own kinds.
+    """
+    if UID(header.transfer_syntax).is_deflated:
+        pixels = pixel_array(pydicom.dcmread(header.path), index=frame)
+    else:
+        pixels = pixel_array(header.path, index=frame)
+    if has_palette(header):
+        return in_colour(pixels, pydicom.dcmread(header.path, stop_before_pixels=True))
+    return pixels
+
+
+# Geometry
+
+
+def affine_from(
+    planes: Planes, columns: int, rows: int, flip_i: bool, flip_j: bool, thickness: float = 1.0
+) -> np.ndarray:
+    """The affine of a stack of evenly spaced slices, by the equation of PS3.3 C.7.6.2.1.1.
+
+    Args:
+        planes: of the slices in order.
+        flip_i, flip_j: the volume's first axis runs against the columns, its second against the rows.
+        thickness: mm between slices when there is one slice only.
+
+    Returns:
+        Voxel index (i, j, k) to mm in patient coordinates (LPS), shape (4, 4).
+    """
+    per_column, per_row = planes.per_column[0], planes.per_row[0]
+    if len(planes) > 1:
+        per_slice = (planes.positions[-1] - planes.positions[0]) / (len(planes) - 1)
+    else:
+        normal = np.cross(per_column, per_row)
+        per_slice = normal / np.linalg.norm(normal) * thickness
+    affine = np.eye(4)
+    affine[:3, 0] = -per_column if flip_i else per_column
+    affine[:3, 1] = -per_row if flip_j else per_row
+    affine[:3, 2] = per_slice
+    affine[:3, 3] = planes.positions[0] + flip_i * per_column * (columns - 1) + flip_j * per_row * (rows - 1)
+    return affine
+
+
+def unevenness(
+    affine: np.ndarray, planes: Planes, columns: int, rows: int, flip_i: bool, flip_j: bool
+) -> float:
+    """The largest distance of a slice's corner from its place in the even grid ``affine``, mm."""
+    worst = 0.0
+    for i, j in ((0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)):
+        column, row = (columns - 1 - i if flip_i else i), (rows - 1 - j if flip_j else j)
+        said = planes.positions + planes.per_column * column + planes.per_row * row
+        k = np.arange(len(planes))
+        even = affine[:3, 3] + affine[:3, 0] * i + affine[:3, 1] * j + k[:, None] * affine[:3, 2]
+        worst = max(worst, float(np.linalg.norm(said - even, axis=1).max()))
+    return worst
+
+
+# Stacks
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices of one matrix and orientation, evenly apart, each place there as often as the others.
+
+    Attributes:
+        columns, rows: of a slice.
+        planes: where the slices lie, in order along the normal of the first.
+        owners: whose they are, ``owners[k][t]`` for slice k of volume t: the instance, and which of its slices.
+    """
+
+    columns: int
+    rows: int
+    planes: Planes
+    owners: tuple[tuple[tuple[Header, int], ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Columns, rows, slices, volumes."""
+        return self.columns, self.rows, len(self.owners), len(self.owners[0])
+
+
+def stacks_of(headers: Iterable[Header]) -> list[Stack] | None:
+    """The stacks that a series' slices make; ``None`` when any of them is in none."""
+    groups: dict[tuple, list[tuple[Header, int]]] = {}
+    for header in headers:
+        if header.planes is None:
+            return None
+        directions = np.concatenate([header.planes.per_column, header.planes.per_row], axis=1)
+        for index, direction in enumerate(np.round(directions, 3) + 0.0):
+            groups.setdefault((header.slice_matrix, *direction), []).append((header, index))
+    stacks = [stack_of(owners) for owners in groups.values()]
+    return None if None in stacks else stacks
+
+
+def stack_of(owners: Sequence[tuple[Header, int]]) -> Stack | None:
+    """One stack of slices that have one matrix and orientation.
+
+    Volumes are ordered by their temporal position, then by instance and frame.
+
+    Returns:
+        ``None`` when the slices are not evenly apart, or some places are there more often than others.
+    """
+    columns, rows = owners[0][0].slice_matrix
+    planes = Planes.joined(header.planes[index : index + 1] for header, index in owners)
+    normal = np.cross(planes.per_column[0], planes.per_row[0])
+    along = planes.positions @ (normal / np.linalg.norm(normal))
+    order = np.argsort(along, kind="stable")
+    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > POSITION_TOLERANCE_MM)
+    if len(set(np.diff(np.append(starts, len(order))))) != 1:
+        return None
+    places = [sorted(place) for place in np.split(order, starts[1:])]
+    if any(np.ptp(planes.positions[place], axis=0).max() > POSITION_TOLERANCE_MM for place in places):
+        return None
+    distinct = planes[[place[0] for place in places]]
+    affine = affine_from(distinct, columns, rows, False, False)
+    if unevenness(affine, distinct, columns, rows, False, False) > POSITION_TOLERANCE_MM:
+        return None
+
+    def moment(index: int) -> tuple[int, int]:
+        header, within = owners[index]
+        return header.moments[header.frame_of(within)], index
+
+    told = tuple(tuple(owners[index] for index in sorted(place, key=moment)) for place in places)
+    return Stack(columns, rows, distinct, told)
+
+
+def write_stack(
+    path: Path,
+    stack: Stack,
+    flips: tuple[bool, bool] = (False, True),
+    header: nibabel.Nifti1Header | None = None,
+) -> None:
+    """Write a stack as an uncompressed NIfTI-1 file, a slice at a time.
+
+    Integers that have one slope and intercept stay as they are stored; if slopes differ, real values are
+    written as floats.
+
+    Args:
+        flips: the volume's first axis runs against the columns, its second against the rows.
+        header: whose other fields are kept.
+
+    Raises:
+        ValueError: frames of different or unsuitable types.
+        Exception: of the decoders' own kinds.
+    """
+    first = frame_pixels(*_frame(stack.owners[0][0]))
+    scalings = {
+        tuple(h.scaling[h.frame_of(i)]) for place in stack.owners for h, i in place if h.scaling is not None
+    }
+    unscaled = any(h.scaling is None for place in stack.owners for h, _ in place)
+    one = scalings.pop() if len(scalings) == 1 and not unscaled else (1.0, 0.0) if not scalings else None
+    if first.ndim == 3:
+        kind, one = RGB, (1.0, 0.0)
+    elif one is None:
+        kind = np.dtype("f4") if first.dtype.itemsize <= 2 or first.dtype == np.float32 else np.dtype("f8")
+    else:
+        kind = first.dtype.newbyteorder("<")
+    slope, intercept = one or (1.0, 0.0)
+    if kind.kind == "f" and one is not None and one != (1.0, 0.0):
+        kind, one, slope, intercept = np.dtype("f8"), None, 1.0, 0.0
+    written = header.copy() if header is not None else nibabel.Nifti1Header()
+    affine = LPS_TO_RAS @ affine_from(
+        stack.planes, stack.columns, stack.rows, *flips, thickness=_thickness(stack, header)
+    )
+    shape = stack.shape if stack.shape[3] > 1 else stack.shape[:3]
+    step = float(written["pixdim"][4])
+    written.set_data_dtype(kind)
+    written.set_data_shape(shape)
+    sizes = tuple(np.linalg.norm(affine[:3, :3], axis=0))
+    written.set_zooms((*sizes, step) if len(shape) > 3 else sizes)
+    written.set_xyzt_units("mm", "sec")
+    written.set_sform(affine, code=int(written["sform_code"]) or 1)
+    written["qform_code"] = 0  # the quaternion cannot say what leans
+    written.set_slope_inter(slope, intercept)
+    written["vox_offset"] = 352
+    with path.open("wb") as file:
+        written.write_to(file)
+        file.write(bytes(352 - file.tell()))
+        for volume in range(stack.shape[3]):
+            for place in stack.owners:
+                owner, index = place[volume]
+                pixels = owner.tile_of(frame_pixels(owner, owner.frame_of(index)), index)
+                if pixels.dtype != first.dtype or pixels.shape[:2] != (stack.rows, stack.columns):
+                    raise ValueError(
+                        f"{owner.path.name} has pixels of another type or matrix than the others"
+                    )
+                if one is None and owner.scaling is not None:
+                    own_slope, own_intercept = owner.scaling[owner.frame_of(index)]
+                    pixels = pixels * own_slope + own_intercept
+                plane = pixels[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
+                file.write(np.ascontiguousarray(plane, dtype="u1" if kind == RGB else kind).tobytes())
+
+
+def _frame(owner: tuple[Header, int]) -> tuple[Header, int]:
+    return owner[0], owner[0].frame_of(owner[1])
+
+
+def _thickness(stack: Stack, header: nibabel.Nifti1Header | None) -> float:
+    """Of a single slice: what the file said before, or 1 mm."""
+    said = float(header["pixdim"][3]) if header is not None else 0.0
+    return said if said > 0 else 1.0
