@@ -35,6 +35,7 @@ setup(
     install_requires=[
         "Django>=3.2",
         "celery>=5.2",
+        "dicom-anonymizer>=2.1",
         "django-storages>=1.11",
         "h5py>=3.7",
         "nibabel>=5.0",

@@ -1,0 +1,12 @@
+"""De-identification by DICOM PS3.15 annex E: a copy of an instance that does not say whose it is.
+
+``profile`` says what is done, ``rules`` what that means for each attribute, ``pseudonyms`` what
+stands in place of what is removed, ``private`` which private elements stay, ``words`` which words
+of a description stay, and ``copy`` does it. Nothing here knows Django.
+"""
+
+from .copy import Copy, NotDeidentifiable, deidentify
+from .profile import Option, Profile
+from .pseudonyms import Pseudonyms, new_secret
+
+__all__ = ["Copy", "NotDeidentifiable", "Option", "Profile", "Pseudonyms", "deidentify", "new_secret"]
