@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 from django.core import checks
+from django.core.management import call_command
 
 from tardis_imagetrove import senders as module
 from tardis_imagetrove.checks import check_senders
@@ -130,3 +133,23 @@ def test_promiscuous_is_said_loudly_and_lets_everybody_in(site):
     site.start_receiver()
     assert admitted(site, "ANYBODY")
     assert "PROMISCUOUS: whoever reaches this port may store" in site.log.read_text()
+
+
+@pytest.mark.slow
+def test_status_tells_who_may_store(site, owner, settings):
+    settings.IMAGETROVE = {"SPOOL": str(site.spool.root)}
+
+    def said() -> str:
+        out = StringIO()
+        call_command("imagetrove_status", stdout=out)
+        return out.getvalue()
+
+    configure(owner)
+    assert "Senders: none configured\n  instruments without a sender: Phantom MR\n" in said()
+    configure(owner, name="Two").senders.create(ae_title="A", address="10.0.0.1")
+    assert "Senders: 1 configured\n  instruments without a sender: Phantom MR\n" in said()
+    assert "EVERYBODY" not in said()
+    site.start_receiver()
+    assert "Senders: EVERYBODY may store: a receiver runs with --promiscuous\n" in said()
+    site.kill("receiver")
+    assert "EVERYBODY" not in said()

@@ -145,3 +145,12 @@ def test_a_file_that_cannot_be_read_is_told_with_its_place(run, admin):
     with pytest.raises(CommandError, match="expected a file, found none"):
         call_command("imagetrove_import_conf", "/nowhere/imagetrove_uploader.conf")
     assert kept() == []
+
+
+def test_instruments_without_a_sender_are_said(run, admin):
+    assert "no sender yet: Skyra, Prisma: the file does not say" in run(TWO, dry_run=True)
+    assert "no sender yet: Skyra, Prisma: the file does not say" in run(TWO)
+    InstrumentConfiguration.objects.get(name="Skyra").senders.create(ae_title="A", address="10.0.0.1")
+    assert "no sender yet: Prisma: the file" in run(TWO)
+    InstrumentConfiguration.objects.get(name="Prisma").senders.create(ae_title="A", address="10.0.0.1")
+    assert "no sender yet" not in run(TWO)
