@@ -48,6 +48,9 @@ if host is not devhost:
     )
     LOGIN_VIEWS = {**getattr(host, "LOGIN_VIEWS", {}), host.SITE_ID: devhost.LOGIN_VIEWS[devhost.SITE_ID]}
 
+if "IMAGETROVE_TEST_BROKER_OPTIONS" in os.environ:
+    prefix = "CELERY_" if hasattr(host, "CELERY_BROKER_URL") else ""
+    globals()[f"{prefix}BROKER_TRANSPORT_OPTIONS"] = json.loads(os.environ["IMAGETROVE_TEST_BROKER_OPTIONS"])
 if "sqlite" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["TEST"] = {"NAME": str(devhost.STATE / "test.sqlite3")}
 if "IMAGETROVE_TEST_DATABASE" in os.environ:
