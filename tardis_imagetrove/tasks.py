@@ -59,7 +59,7 @@ def queue_series(series_uid: str, spool_folder: str | None = None) -> None:
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(ingest_series, settings.INGEST_QUEUE, series_uid, spool_folder)
+    _queue(ingest_series, series_uid, spool_folder)
 
 
 def queue_run(run_id: int) -> None:
@@ -68,7 +68,7 @@ def queue_run(run_id: int) -> None:
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(run_filter, settings.CONVERT_QUEUE, run_id)
+    _queue(run_filter, run_id)
 
 
 def queue_runs(run_ids: Iterable[int]) -> None:
@@ -126,8 +126,11 @@ def worker_names(seconds: float = 2.0) -> list[str]:
 
 def queues() -> dict[str, str]:
     """The queue of each kind of work (``ingest``, ``convert``)."""
-    default = tardis_app.conf.task_default_queue
-    return {"ingest": settings.INGEST_QUEUE or default, "convert": settings.CONVERT_QUEUE or default}
+    routed = {
+        kind: tardis_app.amqp.router.route(_named_queue(task), task.name)["queue"]
+        for kind, task in (("ingest", ingest_series), ("convert", run_filter))
+    }
+    return {kind: str(getattr(queue, "name", queue)) for kind, queue in routed.items()}
 
 
 def listeners(seconds: float = 2.0) -> dict[str, list[str]] | None:
@@ -171,11 +174,17 @@ def unheard(heard: dict[str, list[str]] | None = None) -> list[str]:
     ]
 
 
-def _queue(task, queue: str | None, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
+def _named_queue(task) -> dict[str, str]:  # noqa: ANN001 (a Celery task)
+    """The queue that the site names for a task in IMAGETROVE; without one, Celery's own routes hold."""
+    queue = settings.INGEST_QUEUE if task.name == ingest_series.name else settings.CONVERT_QUEUE
+    return {"queue": queue} if queue else {}
+
+
+def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
     try:
         # Connected here, since what Celery does by itself tries for six seconds, whatever it is told.
         with tardis_app.connection_for_write() as broker:
             broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            task.apply_async(arguments, retry=False, connection=broker, **({"queue": queue} if queue else {}))
+            task.apply_async(arguments, retry=False, connection=broker, **_named_queue(task))
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

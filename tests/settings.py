@@ -53,6 +53,9 @@ if host is not devhost:
 
 # What guards a password takes its time, at every user that a test makes.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+if "IMAGETROVE_TEST_BROKER_OPTIONS" in os.environ:
+    prefix = "CELERY_" if hasattr(host, "CELERY_BROKER_URL") else ""
+    globals()[f"{prefix}BROKER_TRANSPORT_OPTIONS"] = json.loads(os.environ["IMAGETROVE_TEST_BROKER_OPTIONS"])
 if "sqlite" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["TEST"] = {"NAME": str(devhost.STATE / "test.sqlite3")}
 if "IMAGETROVE_TEST_DATABASE" in os.environ:

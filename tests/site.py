@@ -101,12 +101,13 @@ class Site:
         )
         wait_for_port(self.port)
 
-    def start_worker(self) -> None:
+    def start_worker(self, name: str = "worker", *options: str) -> None:
         self.start(
-            "worker",
+            name,
             [
                 *("-m", "celery", "-A", "tardis.celery.tardis_app", "worker", "--concurrency", "2"),
                 *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
+                *("--hostname", f"{name}@%h", *options),
             ],
         )
 

@@ -64,11 +64,26 @@ def listed(client: Client, query: str = "") -> list[str]:
     return [one["series_uid"] for one in found["objects"]]
 
 
+PROGRAM = {"arguments": ["dcm2niix", "-z", "n"], "exit_status": 8, "seconds": 1.0, "memory_mib": 90.0}
+
+
 def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, projects):
     series = ingest()
     done, failed = series.archives.get().runs.order_by("filter")
     FilterRun.objects.filter(pk=done.pk).update(state="done", converter="pydicom 3")
-    FilterRun.objects.filter(pk=failed.pk).update(state="failed", reason="slices are missing")
+    FilterRun.objects.filter(pk=failed.pk).update(
+        state="failed",
+        reason="slices are missing",
+        filter_version="2",
+        warnings=["slices are missing"],
+        options={"level": 3},
+        programs=[PROGRAM],
+        exit_status=8,
+        input_sha512="ab" * 64,
+        seconds=1.5,
+        memory_mib=120.5,
+        attempts=2,
+    )
     archive = series.archives.get()
     output = FilterOutput.objects.create(run=done, datafile_id=archive.datafile_id, kind="NIfTI")
     tasks.refresh_state(series.pk)
@@ -106,6 +121,15 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
                 "state": "done",
                 "reason": "",
                 "converter": "pydicom 3",
+                "filter_version": "",
+                "warnings": [],
+                "options": {},
+                "programs": [],
+                "exit_status": None,
+                "input_sha512": "",
+                "seconds": None,
+                "memory_mib": None,
+                "attempts": 0,
                 "outputs": [{"kind": "NIfTI", "datafile": output.datafile_id}],
             },
             {
@@ -114,6 +138,15 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
                 "state": "failed",
                 "reason": "slices are missing",
                 "converter": "",
+                "filter_version": "2",
+                "warnings": ["slices are missing"],
+                "options": {"level": 3},
+                "programs": [PROGRAM],
+                "exit_status": 8,
+                "input_sha512": "ab" * 64,
+                "seconds": 1.5,
+                "memory_mib": 120.5,
+                "attempts": 2,
                 "outputs": [],
             },
         ],

@@ -226,7 +226,7 @@ def test_superseded_versions_are_folded_away(series, add, spool, tmp_path, owner
     deliver(spool, late)
     add.again(series.series_uid)
     part = ours(body(owner_client, address(series)))
-    newest, older = part.split("<details", 1)
+    newest, older = part.split('<details class="imagetrove-older"', 1)
     for version, where, elsewhere in ((2, newest, older), (1, older, newest)):
         file = Archive.objects.get(series=series, version=version).datafile
         assert f'href="{file.download_url}"' in where

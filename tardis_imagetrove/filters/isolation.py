@@ -28,7 +28,7 @@ except ImportError:  # not a Unix
     resource = None
 
 from ..errors import ImageTroveError, KilledError, PermanentError, RetriableError
-from .programs import ProgramRun, recording
+from .programs import ProgramRun, Stopped, recording, stop
 
 GRACE_SECONDS = 5
 """From asking a process to end, so that it can stop its programs, to killing it."""
@@ -64,10 +64,6 @@ class Report:
     programs: tuple[ProgramRun, ...]
     memory_mib: float
     exit_status: int
-
-
-class _Stopped(BaseException):
-    """The process was asked to end."""
 
 
 def isolated(
@@ -179,7 +175,7 @@ def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], p
             begin()
             with recording(say):
                 value = work()
-        except _Stopped:
+        except Stopped:
             return 1
         except ImageTroveError as trouble:
             error = trouble
@@ -200,10 +196,6 @@ def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], p
 
 def _settle(limits: Limits, parent: int) -> None:
     """Make the process one of its own: session, signals, limits, and an end with its parent's."""
-
-    def stop(*_: object) -> None:
-        raise _Stopped
-
     os.setsid()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
@@ -211,13 +203,13 @@ def _settle(limits: Limits, parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:
-            raise _Stopped
+            raise Stopped
         with suppress(OSError):
             # When memory runs out, this process before the worker.
             Path("/proc/self/oom_score_adj").write_text("500")
     _limit(resource.RLIMIT_DATA, _data_bytes() + int(limits.memory_mib * 2**20))
     # For a process that hangs when nobody is left to stop it.
-    _limit(resource.RLIMIT_CPU, int(limits.seconds * (os.cpu_count() or 1)) + GRACE_SECONDS)
+    _limit(resource.RLIMIT_CPU, int(limits.seconds * (os.cpu_count() or 1) + GRACE_SECONDS))
     _limit(resource.RLIMIT_CORE, 0)
 
 

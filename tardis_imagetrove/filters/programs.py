@@ -37,6 +37,36 @@ class ProgramRun:
     memory_mib: float
 
 
+class Stopped(BaseException):
+    """The process was asked to end."""
+
+
+class Stop:
+    """A process's handler for SIGTERM: raises :class:`Stopped`, but not while a program is being started.
+
+    In between, nobody would know the program that is to be stopped as well.
+    """
+
+    def __init__(self) -> None:
+        self._starting = self._wanted = False
+
+    def __call__(self, *_: object) -> None:
+        if self._starting:
+            self._wanted = True
+        else:
+            raise Stopped
+
+    def hold(self) -> None:
+        self._starting = True
+
+    def release(self) -> None:
+        self._starting = False
+        if self._wanted:
+            raise Stopped
+
+
+stop = Stop()
+
 _recorders: ContextVar[tuple] = ContextVar("recorders", default=())
 
 
@@ -72,27 +102,33 @@ def run_program(
     """
     shown = tuple(arguments or (Path(part).name if part.startswith("/") else part for part in argv))
     started = time.monotonic()
-    child = subprocess.Popen(
-        list(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    # Not by preexec_fn, which may deadlock in a worker with threads.
-    if hasattr(resource, "prlimit"):
-        with suppress(ProcessLookupError):  # already done
-            resource.prlimit(child.pid, resource.RLIMIT_AS, (memory_limit, memory_limit))
     over = threading.Event()
 
-    def stop() -> None:
+    def end() -> None:
         over.set()
         _kill(child.pid)
 
-    timer = threading.Timer(time_limit, stop)
-    timer.start()
+    timer = threading.Timer(time_limit, end)
     output = b""
+    stop.hold()
     try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except BaseException:
+        stop.release()
+        raise
+    try:
+        stop.release()
+        timer.start()
+        # Not by preexec_fn, which may deadlock in a worker with threads.
+        if hasattr(resource, "prlimit"):
+            with suppress(ProcessLookupError):  # already done
+                resource.prlimit(child.pid, resource.RLIMIT_AS, (memory_limit, memory_limit))
         output = child.stdout.read()
     except BaseException:  # the filter itself is being stopped
         _kill(child.pid)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import shutil
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tardis_imagetrove.errors import PermanentError, RetriableError
-from tardis_imagetrove.filters.base import DicomSeries, Filter, FilterResult, Output
-from tardis_imagetrove.filters.run import run_filter
+from tardis_imagetrove.filters.base import DicomSeries, Filter, FilterResult, Makes, Option, Output, Takes
+from tardis_imagetrove.filters.programs import run_program
+from tardis_imagetrove.filters.run import run_filter, run_filters
 from tardis_imagetrove.ingest.series import ingest_series, refresh_state
-from tardis_imagetrove.models import FilterOutput, FilterRun, Series
+from tardis_imagetrove.models import LOST_ATTEMPTS, FilterOutput, FilterRun, Series
 from tardis_imagetrove.mytardis import mytardis
 
 from ..conftest import deliver, phantom, series_uid
@@ -249,3 +256,158 @@ def test_a_damaged_archive_waits_for_the_box_and_says_which_file(runs, scratch):
     path.write_bytes(content)
     FilterRun.objects.filter(pk=run.pk).update(state=FilterRun.State.QUEUED)
     assert do(run.pk, scratch).state == FilterRun.State.DONE
+
+
+# What is recorded
+
+
+def test_a_run_records_its_input_its_cost_and_that_its_process_ended_well(runs, scratch, monkeypatch):
+    monkeypatch.setattr(CountingFilter, "result", {"warnings": ("1 slice is missing", "a gap; of 3 mm")})
+    run = do(runs["counting"], scratch)
+    assert run.input_sha512 == Series.objects.get().archives.get().sha512
+    assert run.warnings == ["1 slice is missing", "a gap; of 3 mm"]
+    assert (run.exit_status, run.programs, run.options) == (0, [], {})
+    assert run.seconds > 0
+    assert run.memory_mib > 20
+
+
+def test_programs_are_recorded_also_of_a_run_that_fails(runs, scratch, monkeypatch):
+    def before() -> None:
+        run_program(["sh", "-c", "exit 3"], time_limit=60, memory_limit=1 << 30)
+        raise PermanentError("it gave 3")
+
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(before))
+    run = do(runs["counting"], scratch)
+    assert (run.state, run.exit_status) == (FilterRun.State.FAILED, 3)
+    assert [program["arguments"] for program in run.programs] == [["sh", "-c", "exit 3"]]
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: None))
+    assert again(runs["counting"], scratch).programs == [], "the record is the last attempt's"
+
+
+def test_options_are_the_sites_and_are_recorded(runs, scratch, monkeypatch, settings):
+    monkeypatch.setattr(CountingFilter, "options", (Option("bins", 64, "Number of bins.", least=1),))
+    seen = scratch / "seen"
+
+    def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        seen.write_text(str(dict(series.options)))
+        return FilterResult()
+
+    monkeypatch.setattr(CountingFilter, "run", run)
+    assert do(runs["counting"], scratch).options == {"bins": 64}
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"counting": {"bins": 12}}}
+    assert again(runs["counting"], scratch).options == {"bins": 12}
+    assert seen.read_text() == "{'bins': 12}"
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"counting": {"bins": 0}}}
+    run = again(runs["counting"], scratch)
+    assert run.state == FilterRun.State.FAILED
+    assert "IMAGETROVE['FILTER_OPTIONS']['counting']['bins'] is 0: it must be at least 1" in run.reason
+
+
+# What a filter takes and makes
+
+
+@pytest.mark.parametrize(
+    ("takes", "words"),
+    [
+        (Takes(modalities=frozenset({"CT", "PT"})), "The series is MR, and this is for CT, PT"),
+        (Takes(pixels=True), "The series has no pixels (Basic Text SR Storage)"),
+    ],
+)
+def test_what_is_nothing_for_a_filter_is_skipped_without_being_fetched(
+    runs, scratch, monkeypatch, takes, words, tmp_path
+):
+    monkeypatch.setattr(CountingFilter, "takes", takes)
+    Series.objects.get().instances.update(sop_class_uid="1.2.840.10008.5.1.4.1.1.88.11")
+    shutil.rmtree(tmp_path / "store")  # the storage box is away
+    run = do(runs["counting"], scratch)
+    assert (run.state, run.reason) == (FilterRun.State.SKIPPED, words)
+    assert (run.filter_version, run.input_sha512) == ("7", "")
+
+
+def test_a_file_that_a_filter_does_not_list_is_its_mistake(runs, scratch, monkeypatch):
+    monkeypatch.setattr(CountingFilter, "makes", (Makes("Count", "text/csv"),))
+    run = do(runs["counting"], scratch)
+    assert run.state == FilterRun.State.FAILED
+    assert run.reason == "0003_t1_phantom_oblique.txt: the filter does not list Count as text/plain"
+    assert not FilterOutput.objects.exists()
+
+
+# Limits
+
+
+def test_a_filter_that_hangs_is_stopped_after_the_time_that_the_site_gives_it(
+    runs, scratch, monkeypatch, settings
+):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"counting": {"seconds": 1}}}
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: time.sleep(600)))
+    run = do(runs["counting"], scratch)
+    assert (run.state, run.reason) == (FilterRun.State.FAILED, "it did not finish within 1 s and was stopped")
+    assert do(runs["other"], scratch).state == FilterRun.State.SKIPPED
+
+
+def test_a_filter_that_eats_memory_fails_and_says_what_it_may_use(runs, scratch, monkeypatch, settings):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"counting": {"memory_mib": 100}}}
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: bytearray(300 << 20)))
+    run = do(runs["counting"], scratch)
+    assert run.state == FilterRun.State.FAILED
+    assert run.reason == "it needs more memory than the 100 MiB that it may use"
+
+
+def test_a_filter_that_crashes_fails_at_once(runs, scratch, monkeypatch):
+    def crash() -> None:
+        faulthandler.disable()  # pytest's, which would print where it is
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(crash))
+    run = do(runs["counting"], scratch)
+    assert (run.state, run.exit_status) == (FilterRun.State.FAILED, -signal.SIGSEGV)
+    assert "SIGSEGV" in run.reason
+
+
+def test_a_filter_that_is_killed_is_tried_again_a_few_times(runs, scratch, monkeypatch):
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    for _ in range(LOST_ATTEMPTS - 1):
+        assert again(runs["counting"], scratch).state == FilterRun.State.WAITING
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: None))
+    assert again(runs["counting"], scratch).lost == 0
+    monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    ends = [again(runs["counting"], scratch) for _ in range(LOST_ATTEMPTS)]
+    assert [run.state for run in ends] == [FilterRun.State.WAITING] * (LOST_ATTEMPTS - 1) + ["failed"]
+    assert f"{LOST_ATTEMPTS} times in a row" in ends[-1].reason
+
+
+# Several filters over one copy
+
+
+def test_all_that_is_queued_for_an_archive_is_done_over_one_copy(runs, scratch, monkeypatch, tmp_path):
+    fetched, fetch = [], type(mytardis()).fetch
+    monkeypatch.setattr(type(mytardis()), "fetch", lambda *arguments: fetched.append(1) or fetch(*arguments))
+    series = Series.objects.get()
+    assert list(run_filters(runs["counting"], scratch, 60)) == [series.pk] * 2
+    assert {run.state for run in FilterRun.objects.all()} == {"done", "skipped"}
+    assert len(fetched) == 1
+    assert FilterRun.objects.get(filter="other").input_sha512 == series.archives.get().sha512
+    assert not list(scratch.iterdir())
+
+
+def test_a_message_that_comes_again_does_nothing_again(runs, scratch):
+    list(run_filters(runs["counting"], scratch, 60))
+    assert list(run_filters(runs["counting"], scratch, 60)) == []
+    assert set(FilterRun.objects.values_list("attempts", flat=True)) == {1}
+
+
+def test_a_filter_that_waits_is_not_tried_again_in_the_same_breath(runs, scratch, monkeypatch):
+    monkeypatch.setattr(CountingFilter, "before", raising(RetriableError("scratch disk is full")))
+    assert len(list(run_filters(runs["counting"], scratch, 60))) == 2
+    run = FilterRun.objects.get(filter="counting")
+    assert (run.state, run.attempts) == (FilterRun.State.WAITING, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and sys.platform == "linux", reason="root may write anything")
+def test_a_filter_cannot_change_what_the_next_one_reads(runs, scratch, monkeypatch):
+    def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        series.files[0].write_bytes(b"spoilt")
+        return FilterResult()
+
+    monkeypatch.setattr(CountingFilter, "run", run)
+    assert do(runs["counting"], scratch).state == FilterRun.State.WAITING

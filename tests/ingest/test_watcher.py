@@ -10,7 +10,7 @@ from django.db.models import F
 from tardis_imagetrove.errors import RetriableError
 from tardis_imagetrove.ingest.series import ingest_series, note
 from tardis_imagetrove.ingest.watcher import Timing, Watcher
-from tardis_imagetrove.models import FilterRun, Series
+from tardis_imagetrove.models import LOST_ATTEMPTS, FilterRun, Series
 
 from ..conftest import configure, deliver, phantom, series_uid
 
@@ -199,3 +199,24 @@ def test_what_has_ended_is_left_alone(watcher, queue, clock, run):
         watcher.tick()
         pass_time(watcher, clock, 10000)
     assert queue.runs == []
+
+
+def test_a_run_whose_workers_die_again_and_again_has_failed(
+    watcher, queue, clock, spool, configuration, tmp_path, scratch
+):
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths)
+    (run_id,) = ingest_series(spool, series_uid(paths[0]), ("nifti",), scratch)
+    queued = 0
+    for _ in range(20):
+        # A worker takes it, and is never heard of again.
+        FilterRun.objects.filter(pk=run_id, state="queued").update(
+            state="running", attempts=F("attempts") + 1
+        )
+        watcher.tick()
+        pass_time(watcher, clock, TIMING.retry_max + 1)
+    queued = len(queue.runs)
+    run = FilterRun.objects.get(pk=run_id)
+    assert (run.state, run.lost, queued) == (FilterRun.State.FAILED, LOST_ATTEMPTS, LOST_ATTEMPTS - 1)
+    assert run.reason == f"its worker was gone before the end, {LOST_ATTEMPTS} times in a row"
+    assert Series.objects.get().state == Series.State.PARTIAL
