@@ -451,8 +451,8 @@ def test_a_refusal_has_its_page_without_a_database(post, client, caplog):
     post(signer.assertion())
 
     def stops(execute, sql, params, many, context):
-        # Not before: MyTARDIS 4.7 asks ahead of any view, and then nothing of this app is reached.
-        if "RC-EMPTY" in caplog.text:
+        # Only while the page is made: MyTARDIS 4.7 asks ahead of any view, and 5.0 saves every session afterwards.
+        if "RC-EMPTY" in caplog.text and sql.startswith("SELECT"):
             raise OperationalError("the server closed the connection")
         return execute(sql, params, many, context)
 
