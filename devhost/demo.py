@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import http.cookiejar
 import json
@@ -42,13 +43,14 @@ class DemoError(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--scp-port", type=int, default=4242)
+    parser.add_argument("--port", type=port_number, default=8000)
+    parser.add_argument("--scp-port", type=port_number, default=4242)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
     state = REPOSITORY / (".demo-once" if options.once else ".demo")
-    if options.once:
-        shutil.rmtree(state, ignore_errors=True)
+    if options.port == options.scp_port:
+        print("PORT and SCP_PORT must be two ports.", file=sys.stderr)
+        return 1
     os.environ.update(
         DEVHOST_STATE=str(state),
         DJANGO_SETTINGS_MODULE="devhost.settings",
@@ -62,9 +64,12 @@ def main() -> int:
             print(f"Port {port} is in use; choose another: make demo {name}={port + 1}", file=sys.stderr)
             return 1
     sys.path.insert(0, str(REPOSITORY))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where a shell has told a command in the background to ignore Ctrl-C, and when its window is closed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         try:
+            claim(state, stack)
             return run(options, state, stack)
         except DemoError as error:
             print(f"\nThe demo stopped: {error}", file=sys.stderr)
@@ -74,6 +79,33 @@ def main() -> int:
         except KeyboardInterrupt:
             print("\nStopping …")
             return 0
+
+
+def port_number(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port: 1 to 65535")
+    return number
+
+
+def claim(state: Path, stack: contextlib.ExitStack) -> None:
+    """Have the demo's folder for ourselves; with ``--once`` it starts empty.
+
+    Raises:
+        DemoError: another demo of this checkout runs on it.
+    """
+    state.mkdir(exist_ok=True)
+    lock = stack.enter_context((state / "lock").open("a"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DemoError(f"another one of this checkout is running, on the files in {state}") from None
+    if state.name == ".demo-once":
+        for entry in state.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
 
 
 def taken(port: int) -> bool:
@@ -89,7 +121,6 @@ def taken(port: int) -> bool:
 def run(options: argparse.Namespace, state: Path, stack: contextlib.ExitStack) -> int:
     started = time.monotonic()
     seconds: dict[str, float] = {}
-    state.mkdir(exist_ok=True)
     say("Preparing the embedded host …")
     prepare()
     seconds["prepare"] = round(time.monotonic() - started, 1)
@@ -117,13 +148,14 @@ def run(options: argparse.Namespace, state: Path, stack: contextlib.ExitStack) -
         ],
     }.items():
         processes.append(start(name, command, logs / f"{name}.log"))
-    wait_for_port(options.port, "web", logs)
-    wait_for_port(options.scp_port, "receiver", logs)
+    web, _, receiver = processes
+    wait_for_port(options.port, "web", web, logs)
+    wait_for_port(options.scp_port, "receiver", receiver, logs)
     seconds["start"] = round(time.monotonic() - mark, 1)
 
     mark = time.monotonic()
     say("Sending three series by C-STORE: Philips Achieva MPRAGE, Siemens Trio DWI, a generated oblique MR …")
-    send_all(state, options.scp_port)
+    send_all(state, options.scp_port, processes)
     seconds["send"] = round(time.monotonic() - mark, 1)
 
     mark = time.monotonic()
@@ -153,7 +185,9 @@ def start(name: str, command: list[str], log: Path) -> subprocess.Popen:
 
 
 def stop(processes: list[subprocess.Popen]) -> None:
-    """End all of them, and what a killed one has left."""
+    """End all of them, and what a killed one has left; a second Ctrl-C does not cut that short."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.send_signal(signal.SIGTERM)
@@ -165,11 +199,15 @@ def stop(processes: list[subprocess.Popen]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for_port(port: int, name: str, logs: Path) -> None:
+def wait_for_port(port: int, name: str, process: subprocess.Popen, logs: Path) -> None:
     until = time.monotonic() + 60
+    log = logs / f"{name}.log"
     while not reachable(port):
+        if process.poll() is not None:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise DemoError(f"the {name} ended at once: {last} (see {log})")
         if time.monotonic() > until:
-            raise DemoError(f"the {name} did not start; see {logs / (name + '.log')}")
+            raise DemoError(f"the {name} did not start within a minute; see {log}")
         time.sleep(0.2)
 
 
@@ -257,8 +295,8 @@ def prepare() -> None:
         )
 
 
-def send_all(state: Path, port: int) -> None:
-    """Send each series from a process of its own, as consoles would."""
+def send_all(state: Path, port: int, processes: list[subprocess.Popen]) -> None:
+    """Send each series from a process of its own, as consoles would; ``processes`` are stopped with the rest."""
     import nibabel
 
     from tardis_imagetrove.phantom import oblique_mr_series
@@ -281,10 +319,12 @@ def send_all(state: Path, port: int) -> None:
         subprocess.Popen(
             [sys.executable, str(REPOSITORY / "devhost" / "send.py"), "--port", str(port), *map(str, paths)],
             stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is ours
         )
         for paths in series
     ]
-    if any(sender.wait() for sender in senders):
+    processes += senders
+    if any([sender.wait() for sender in senders]):
         raise DemoError("a series was not acknowledged by the receiver")
 
 
@@ -415,7 +455,7 @@ def tell(
   Received series          {base}/apps/tardis-imagetrove/
   Administration           {base}/admin/
 
-Sign in (name and password alike) as
+Sign in (under "Local sign-in", name and password alike) as
   facility     the owner, who sees all three
   researcher   a member of Project 12345, who sees the generated series only
   stranger     who sees nothing

@@ -30,13 +30,21 @@ class SeriesListView(UserPassesTestMixin, ListView):
     def test_func(self) -> bool:
         return self.request.user.is_active and self.request.user.is_staff
 
+    @property
+    def state(self) -> str:
+        """The state that is asked for; empty for all."""
+        state = self.request.GET.get("state", "")
+        return state if state in Series.State.values else ""
+
     def get_queryset(self):  # noqa: ANN201 (a queryset)
         found = Series.objects.select_related("configuration", "dataset_key").order_by("-modified")
-        state = self.request.GET.get("state")
-        return found.filter(state=state) if state in Series.State.values else found
+        return found.filter(state=self.state) if self.state else found
 
     def get_context_data(self, **kwargs: object) -> dict[str, object]:
-        return super().get_context_data(states=Series.State.choices, **kwargs)
+        style = static_url("tardis_imagetrove/dataset.css")
+        return super().get_context_data(
+            state=self.state, states=Series.State.choices, imagetrove_style=style, **kwargs
+        )
 
 
 class DatasetPage(DatasetView):

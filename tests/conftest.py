@@ -26,6 +26,30 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("patient")
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """Content types and permissions are put back as they were after each flush, not worked out anew.
+
+    Django works them out at the end of every test with transactions, which takes longer than most of these tests.
+    """
+    from django.contrib.auth.models import Permission
+    from django.contrib.contenttypes.management import create_contenttypes
+    from django.contrib.contenttypes.models import ContentType
+    from django.db.models.signals import post_migrate
+
+    with django_db_blocker.unblock():
+        rows = {model: list(model.objects.all()) for model in (ContentType, Permission)}
+
+    def put_back(sender, using, **_):
+        if sender.label == "auth":
+            for model, objects in rows.items():
+                model.objects.using(using).bulk_create(objects, ignore_conflicts=True)
+
+    assert post_migrate.disconnect(create_contenttypes)
+    assert post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    post_migrate.connect(put_back, weak=False)
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     spool = Spool(tmp_path / "spool", reserve_bytes=0)

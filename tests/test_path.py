@@ -61,6 +61,11 @@ def data_set(part10: bytes) -> bytes:
     return part10[144 + int.from_bytes(part10[140:144], "little") :]
 
 
+def sent_by(paths: list[Path]) -> dict[str, bytes]:
+    """The data sets in files by SOPInstanceUID, as :func:`archived` has them."""
+    return {str(read(path).SOPInstanceUID): data_set(path.read_bytes()) for path in paths}
+
+
 def outputs_of(uid: str, folder: Path) -> dict[str, list[Path]]:
     """Fetched outputs of a series by kind."""
     folder.mkdir(exist_ok=True)
@@ -146,8 +151,7 @@ def test_two_interleaved_series_on_two_associations_stay_apart(running, owner, b
     uids = [series_uid(one[0]), series_uid(other[0])]
     running.wait(uids)
     for uid, paths in zip(uids, (one, other), strict=True):
-        expected = {str(read(path).SOPInstanceUID): data_set(path.read_bytes()) for path in paths}
-        assert archived(uid, tmp_path).keys() == expected.keys()
+        assert archived(uid, tmp_path) == sent_by(paths)
 
 
 def test_a_series_sent_twice_doubles_nothing(running, owner, box, tmp_path):
@@ -165,6 +169,7 @@ def test_a_series_sent_twice_doubles_nothing(running, owner, box, tmp_path):
     assert sorted(DataFile.objects.values_list("filename", "version", "sha512sum")) == before
     assert (Experiment.objects.count(), Dataset.objects.count()) == (1, 1)
     assert Instance.objects.count() == len(paths)
+    assert archived(uid, tmp_path) == sent_by(paths)
 
 
 def test_a_late_slice_joins_the_archived_series_and_its_image(running, owner, box, tmp_path):
@@ -176,7 +181,7 @@ def test_a_late_slice_joins_the_archived_series_and_its_image(running, owner, bo
     running.send(paths[-1])
     eventually(lambda: Series.objects.get().archives.count() == 2, what="a second version")
     running.wait([uid])
-    assert len(archived(uid, tmp_path)) == 8
+    assert archived(uid, tmp_path) == sent_by(paths)
     current = FilterOutput.objects.get(run__archive__version=2, kind="NIfTI").datafile
     mytardis().fetch(current.pk, tmp_path / "now.nii.gz")
     assert nibabel.load(tmp_path / "now.nii.gz").shape[2] == 8

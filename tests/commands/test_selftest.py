@@ -110,10 +110,10 @@ def test_with_the_broker_away_the_broker_is_named(site, run, everything):
     site.env["DEVHOST_BROKER"] = "amqp://guest@127.0.0.1:1//"
     site.start_receiver(closed=True)
     before = everything()
-    lines, well = run(timeout=30)
+    lines, well = run(timeout=15)
     assert not well
     failed = "\n".join(lines)
-    assert "archive          FAILED  not archived within 30 s, waits: the broker cannot be reached" in failed
+    assert "archive          FAILED  not archived within 15 s, waits: the broker cannot be reached" in failed
     assert "look at: the broker, and the receiver's setting of its URL" in failed
     assert everything() == before
 

@@ -1,6 +1,9 @@
 """The host as processes: its commands from any folder, a real worker on a broker without a server, one SQLite file."""
 
+import contextlib
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -27,6 +30,7 @@ import time
 from django.conf import settings
 from django.db import transaction
 from tardis.tardis_portal.models import License
+License.objects.get_or_create(name="counter", defaults={"internal_description": "0"})
 print("ready", flush=True)
 while not (settings.STATE / "go").exists():
     time.sleep(0.01)
@@ -39,17 +43,33 @@ for n in range(20):
 """
 
 
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("DEVHOST_", "DJANGO_", "PYTEST_", "PYTHONPATH"))
+}
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """The folder of a host's state whose database is ready."""
+    folder = tmp_path_factory.mktemp("migrated")
+    manage({**ENVIRONMENT, "DEVHOST_STATE": str(folder)}, "migrate", "-v0", cwd=folder)
+    return folder
+
+
 @pytest.fixture
-def environment(tmp_path):
+def environment(migrated, tmp_path):
     """The environment of a host whose state is the test's own; the database is ready."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DEVHOST_", "DJANGO_", "PYTEST_", "PYTHONPATH"))
-    }
-    environment["DEVHOST_STATE"] = str(tmp_path / "state")
-    manage(environment, "migrate", "-v0", cwd=tmp_path)
-    return environment
+    shutil.copytree(migrated, tmp_path / "state")
+    return {**ENVIRONMENT, "DEVHOST_STATE": str(tmp_path / "state")}
+
+
+def value(environment, table, column):
+    """What one column of a table's only row holds."""
+    with contextlib.closing(sqlite3.connect(Path(environment["DEVHOST_STATE"]) / "db.sqlite3")) as database:
+        ((found,),) = database.execute(f"SELECT {column} FROM {table}").fetchall()
+    return found
 
 
 def manage(environment, *arguments, cwd="/"):
@@ -102,15 +122,10 @@ def test_a_worker_in_another_process_verifies_what_was_stored(environment, modul
             cwd="/",
         )
     try:
-        ask = (
-            "from tardis.tardis_portal.models import DataFile; print('now', DataFile.objects.get().verified)"
-        )
-        for _ in range(30):
-            if "now True" in manage(environment, "shell", "-c", ask):
-                break
-            time.sleep(1)
-        else:
-            pytest.fail(f"The worker did not verify the file:\n{log.read_text()}")
+        until = time.monotonic() + 60
+        while not value(environment, "tardis_portal_datafileobject", "verified"):
+            assert time.monotonic() < until, f"The worker did not verify the file:\n{log.read_text()}"
+            time.sleep(0.1)
     finally:
         worker.terminate()
         assert worker.wait(30) == 0
@@ -118,8 +133,6 @@ def test_a_worker_in_another_process_verifies_what_was_stored(environment, modul
 
 @pytest.mark.slow
 def test_processes_that_read_before_they_write_wait_for_one_another(environment, tmp_path):
-    new = "from tardis.tardis_portal.models import License; License.objects.create(name='counter', internal_description='0')"
-    manage(environment, "shell", "-c", new)
     command = [sys.executable, str(DEVHOST / "manage.py"), "shell", "-c", COUNT_UP]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(3)]
     for process in processes:
@@ -128,5 +141,4 @@ def test_processes_that_read_before_they_write_wait_for_one_another(environment,
     for process in processes:
         process.communicate(timeout=120)
     assert [process.returncode for process in processes] == [0, 0, 0]
-    ask = "from tardis.tardis_portal.models import License; print(License.objects.get().internal_description)"
-    assert manage(environment, "shell", "-c", ask).split()[-1] == "60"
+    assert value(environment, "tardis_portal_license", "internal_description") == "60"
