@@ -237,14 +237,16 @@ def convert(found: Survey, folder: Path) -> Conversion:
         else:
             undecodable = undecodable if attempt.misunderstood else []
         troubles += undecodable
-    if not attempt.images and (whole := complete_volumes(headers)):
+    if (not attempt.images or attempt.doubts) and (whole := complete_volumes(headers)):
         for header in headers:
             if header not in whole:
                 source.place(header).unlink(missing_ok=True)
-        attempt = _attempt(source, folder / "whole", whole, options)
-        troubles.append(
-            f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
-        )
+        shortened = _attempt(source, folder / "whole", whole, options)
+        if not attempt.images or (shortened.images and not shortened.doubts):
+            attempt = shortened
+            troubles.append(
+                f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
+            )
     if not attempt.images:
         words = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
         refusal = (
@@ -620,14 +622,18 @@ def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[
 
 def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
     """Which of the sampled slices (first, middle, last) have voxels of no instance at their place, and
-    which volumes (first, last) have slices of different temporal positions."""
+    which volumes (first, last) have slices of different temporal positions. All slices are looked at where
+    instance numbers and temporal positions are at odds."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
     # Where there are as many temporal positions as volumes, a volume is one of them.
     timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
+    sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
+    if timed and not _one_order(pool):
+        sampled = set(range(stored.shape[2]))
     differing = []
     for t in sorted({0, volumes - 1}):
         moments: list[set[int]] = []
-        for k in sorted({0, stored.shape[2] // 2, stored.shape[2] - 1}):
+        for k in sorted(sampled):
             distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
             here = [pool.owners[index] for index in np.flatnonzero(distances < POSITION_TOLERANCE_MM)]
             plane = _as_in_dicom(stored, k, t, fit.flips)
@@ -646,6 +652,17 @@ def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) 
         if moments and not set.intersection(*moments):
             differing.append(f"volume {t + 1}, which mixes temporal positions,")
     return differing
+
+
+def _one_order(pool: _Pool) -> bool:
+    """Whether instance numbers (frames, in one instance) and temporal positions rise together at every place."""
+    last: dict[tuple[float, ...], int] = {}
+    for place, owner in zip(np.round(pool.centres, 2).tolist(), pool.owners, strict=True):
+        moment = _moment(*owner)
+        if moment < last.get(tuple(place), moment):
+            return False
+        last[tuple(place)] = moment
+    return True
 
 
 def _moment(header: Header, index: int) -> int:
