@@ -481,6 +481,17 @@ def _virtual_frames(dataset: Dataset) -> tuple[int, Planes | None]:
     return count, Planes(*(np.array(column) for column in zip(*found, strict=True)))
 
 
+def siemens_csa(dataset: Dataset) -> dict[str, list]:
+    """The fields of a Siemens CSA image header that have values, numbers as numbers; none without one."""
+    if (0x0029, 0x0010) not in dataset:
+        return {}
+    try:
+        csa = _nicom().csareader.get_csa_header(dataset, "image")
+    except Exception:  # of a private format: as many kinds of error as there are ways to be damaged
+        return {}
+    return {name: tag["items"] for name, tag in (csa or {"tags": {}})["tags"].items() if tag["items"]}
+
+
 def _nicom() -> ModuleType:
     """nibabel's readers of Siemens headers, without the notice that importing them prints."""
     with warnings.catch_warnings():

@@ -13,10 +13,11 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from ..dicom import field_text, parse_field, read_header
+from ..dicom import UnreadableFile, field_text, parse_field, read_header
 from ..errors import PermanentError
 from ..parameters import Level, Parameter, Parameters
 from .base import DicomSeries, Filter, FilterResult
+from .headers import siemens_csa
 
 #: Numbers of the acquisition and their units: DICOM keyword → unit (PS3.3 C.7.6, C.8.2.1, C.8.3.1, C.8.9).
 NUMBERS = {
@@ -63,11 +64,25 @@ WORDS = (
     "MRAcquisitionType",
     "BodyPartExamined",
     "PatientPosition",
+    "ReceiveCoilName",
     "ConvolutionKernel",
     "Radiopharmaceutical",
     "Units",
     "SoftwareVersions",
 )
+
+#: What Siemens's CSA header says: its own field → the parameter's name, unit, and full name. The first have the
+#: standard's names, and are used where the standard's attributes are missing.
+SIEMENS = {
+    "B_value": ("DiffusionBValue", "s/mm^2", ""),
+    "ImaCoilString": ("ReceiveCoilName", "", ""),
+    "NumberOfImagesInMosaic": ("NumberOfImagesInMosaic", "", "Number of Images in Mosaic"),
+    "BandwidthPerPixelPhaseEncode": (
+        "BandwidthPerPixelPhaseEncode",
+        "Hz/pixel",
+        "Bandwidth per Pixel, Phase Encode",
+    ),
+}
 
 #: Where an enhanced multi-frame object keeps what a classic one has at its top (PS3.3 C.7.6.16).
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -86,16 +101,22 @@ class MetadataFilter(Filter):
     version = "1"
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
-        headers = [read_header(path) for path in series.files]
+        headers, troubles = [], []
+        for path in series.files:
+            try:
+                headers.append(read_header(path))
+            except UnreadableFile as error:
+                troubles.append(f"{error}; it is left out")
         if not headers:
-            raise PermanentError("the archive holds no instance")
+            raise PermanentError("; ".join(troubles[:5]) or "the archive holds no instance")
         first = min(headers, key=lambda header: _number(header.get("InstanceNumber")) or 0)
         return FilterResult(
             parameters=(
                 Parameters(Level.EXPERIMENT, tuple(_experiment(first, series))),
                 Parameters(Level.DATASET, tuple(_dataset(first, headers, series)), key="SeriesInstanceUID"),
                 Parameters(Level.DATAFILE, tuple(_file(first, headers, series))),
-            )
+            ),
+            warnings=tuple(troubles),
         )
 
 
@@ -151,6 +172,12 @@ def _full_name(name: str) -> str:
 
 def acquisition(headers: list[Dataset]) -> Iterator[Parameter]:
     """The acquisition's numbers, with units, and words, of all instances of a series."""
+    told = list(_from_attributes(headers))
+    yield from told
+    yield from _from_siemens(headers, {parameter.name for parameter in told})
+
+
+def _from_attributes(headers: list[Dataset]) -> Iterator[Parameter]:
     for keyword, units in NUMBERS.items():
         values = sorted({value for header in headers for value in _numbers(header, keyword)})
         yield from _range(keyword, values, units)
@@ -167,6 +194,22 @@ def acquisition(headers: list[Dataset]) -> Iterator[Parameter]:
     for keyword in WORDS:
         text = next((text for header in headers if (text := _text(header, keyword))), "")
         yield from _words(keyword, text)
+
+
+def _from_siemens(headers: list[Dataset], told: set[str]) -> Iterator[Parameter]:
+    """What only the CSA header says: of the first instance, or of all where it has a b-value."""
+    sources = [siemens_csa(headers[0])]
+    if "B_value" in sources[0]:
+        sources += map(siemens_csa, headers[1:])
+    for field, (name, units, full_name) in SIEMENS.items():
+        if {name, f"{name}Min"} & told:
+            continue
+        values = {source[field][0] for source in sources if source.get(field)}
+        numbers = {number for value in values if (number := _number(value)) is not None}
+        if len(numbers) == len(values):
+            yield from _range(name, sorted(numbers), units, full_name)
+        else:
+            yield from _words(name, str(sorted(map(str, values))[0]))
 
 
 def _range(keyword: str, values: list[float], units: str, full_name: str = "") -> Iterator[Parameter]:

@@ -34,11 +34,16 @@ class MincFilter(Filter):
             for image in conversion.images:
                 stem = "_".join(part for part in (series.name, image.label) if part)
                 target = out / f"{stem}.mnc"
+                step = image.time_step()
+                if step <= 0 and image.stored().ndim > 3:
+                    warnings.append(
+                        f"{stem}: the time between its volumes is not known; its time axis has steps of 1"
+                    )
                 header = Minc2Header(
                     history=history(series, conversion),
                     ident=f"tardis_imagetrove:{__version__}:{stem}",
                     attributes=attributes_of(image),
-                    time_step=image.time_step() or 1.0,
+                    time_step=step if step > 0 else 1.0,
                 )
                 try:
                     write_minc2(

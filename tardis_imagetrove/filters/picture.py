@@ -91,7 +91,10 @@ class PictureFilter(Filter):
                     image = next(filter(is_volume, conversion.images), None)
                     if image is not None:
                         drawn_by += f", {conversion.converter}"
-                        picture = draw_planes(views_of(image), window_of(image, headers))
+                        window = window_of(image, headers)
+                        if all(header.photometric == "MONOCHROME1" for header in headers):
+                            window = window[::-1]  # low values are white (PS3.3 C.7.6.3.1.2)
+                        picture = draw_planes(views_of(image), window)
         if picture is None:
             picture, unreadable = draw_sheet(headers)
             troubles += unreadable
@@ -236,12 +239,14 @@ def draw_planes(views: Sequence[View], window: tuple[float, float]) -> Pillow.Im
 
 
 def to_bytes(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Grey levels of real values; colours stay as they are."""
+    """Grey levels of real values, from the window's black to its white; colours stay as they are."""
     if values.ndim == 3:
         return np.ascontiguousarray(values, dtype=np.uint8)
-    low, high = window
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-30)
-    return np.ascontiguousarray((np.clip(scaled, 0, 1) * 255).round(), dtype=np.uint8)
+    low, high = min(window), max(window)
+    black = window[0]
+    scaled = (np.nan_to_num(values, nan=black, posinf=high, neginf=low) - low) / max(high - low, 1e-30)
+    grey = np.ascontiguousarray((np.clip(scaled, 0, 1) * 255).round(), dtype=np.uint8)
+    return grey if black == low else 255 - grey
 
 
 # Sheets
@@ -289,10 +294,10 @@ def frame_picture(header: Header, index: int) -> Pillow.Image:
             values = pixels * slope + intercept
         else:
             values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
-        grey = to_bytes(values, choose_window(values, header.windows))
+        window = choose_window(values, header.windows)
         if header.photometric == "MONOCHROME1":
-            grey = 255 - grey
-        tile = Pillow.fromarray(grey).convert("RGB")
+            window = window[::-1]
+        tile = Pillow.fromarray(to_bytes(values, window)).convert("RGB")
     down, across = header.pixel_size
     if abs(down / across - 1) > 0.01:
         tall = tile.height * down / across

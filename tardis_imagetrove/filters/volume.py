@@ -52,9 +52,22 @@ SPACING_TOLERANCE = 0.02
 PHILIPS_SCALE_SLOPE = 0x2005100E
 """Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
 
-PLACED_MODALITIES = {"MR", "CT", "PT", "RTDOSE"}
-"""Of images that lie in the patient: their objects have an image plane module, or functional groups for it.
-Others (secondary captures, ultrasound, projections) have no place to lose."""
+UNPLACED = (
+    "The headers do not say where every slice lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing);"
+    " places and sizes of voxels are a guess"
+)
+
+_ANSWERED_BY_CHECKS = re.compile(
+    r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
+    r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block)"
+)
+"""What dcm2niix doubts in places and order, which were compared with the headers and the pixels."""
+
+_SAID_AS_UNPLACED = re.compile(
+    r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)|Bogus spatial matrix)"
+    r"|Unable to determine spatial orientation"
+)
+"""What dcm2niix says of images without a place, for which we have words of our own."""
 
 MOST_COMPARED = 8
 """Instances that one slice is compared with when many lie at its place (time series, directions)."""
@@ -190,12 +203,8 @@ def _oddities(headers: Sequence[Header]) -> Iterator[str]:
     for header in headers:
         for words in header.oddities:
             kinds.setdefault(words, []).append(header.path.name)
-        if header.planes is None and header.modality in PLACED_MODALITIES:
-            kinds.setdefault(
-                "The headers do not say where the slices lie (ImagePositionPatient, ImageOrientationPatient,"
-                " PixelSpacing); places and sizes of its voxels are made up",
-                [],
-            ).append(header.path.name)
+        if header.planes is None:
+            kinds.setdefault(UNPLACED, []).append(header.path.name)
     for words, names in kinds.items():
         others = f" (and {len(names) - 1} more files)" if len(names) > 1 else ""
         yield f"{words}: {names[0]}{others}"
@@ -228,14 +237,16 @@ def convert(found: Survey, folder: Path) -> Conversion:
         else:
             undecodable = undecodable if attempt.misunderstood else []
         troubles += undecodable
-    if not attempt.images and (whole := complete_volumes(headers)):
+    if (not attempt.images or attempt.doubts) and (whole := complete_volumes(headers)):
         for header in headers:
             if header not in whole:
                 source.place(header).unlink(missing_ok=True)
-        attempt = _attempt(source, folder / "whole", whole, options)
-        troubles.append(
-            f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
-        )
+        shortened = _attempt(source, folder / "whole", whole, options)
+        if not attempt.images or (shortened.images and not shortened.doubts):
+            attempt = shortened
+            troubles.append(
+                f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
+            )
     if not attempt.images:
         words = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
         refusal = (
@@ -255,7 +266,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         )
     if any(image.mended for image in attempt.images):
         converter += f", {_OWN}"
-    warnings = [*troubles, *attempt.complaints, *found.oddities, *gaps(headers)]
+    warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(headers)]
     if attempt.run.code in PARTIAL_CODES:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
     elif attempt.run.code != ExitCode.SUCCESS:
@@ -270,6 +281,17 @@ def convert(found: Survey, folder: Path) -> Conversion:
         converter=converter,
         arguments=attempt.run.arguments,
     )
+
+
+def _unanswered(attempt: _Attempt) -> list[str]:
+    """dcm2niix's complaints without those that our own checks and words settle."""
+    scanners = [image for image in attempt.images if image.origin is Origin.SCANNER]
+    settled = None
+    if all(image.placed and not image.bvec for image in scanners) and not attempt.doubts:
+        settled = _ANSWERED_BY_CHECKS
+    elif not any(image.placed for image in scanners):
+        settled = _SAID_AS_UNPLACED
+    return [words for words in attempt.complaints if not (settled and settled.match(words))]
 
 
 @dataclass(frozen=True)
@@ -599,20 +621,52 @@ def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[
 
 
 def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
-    """Which of the sampled slices (first, middle, last) have voxels of no instance at their place."""
+    """Which of the sampled slices (first, middle, last) have voxels of no instance at their place, and
+    which volumes (first, last) have slices of different temporal positions. All slices are looked at where
+    instance numbers and temporal positions are at odds."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
+    # Where there are as many temporal positions as volumes, a volume is one of them.
+    timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
+    sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
+    if timed and not _one_order(pool):
+        sampled = set(range(stored.shape[2]))
     differing = []
-    for k in sorted({0, stored.shape[2] // 2, stored.shape[2] - 1}):
-        distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
-        here = [pool.owners[index] for index in np.flatnonzero(distances < POSITION_TOLERANCE_MM)]
-        for t in sorted({0, volumes - 1}):
+    for t in sorted({0, volumes - 1}):
+        moments: list[set[int]] = []
+        for k in sorted(sampled):
+            distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
+            here = [pool.owners[index] for index in np.flatnonzero(distances < POSITION_TOLERANCE_MM)]
             plane = _as_in_dicom(stored, k, t, fit.flips)
             # The volumes are usually in the instances' order, so the t-th is the likely one.
             likely = sorted(range(len(here)), key=lambda index, t=t: abs(index - t))[:MOST_COMPARED]
             unsure = len(here) > MOST_COMPARED and len(here) != volumes
-            if not unsure and not any(_same_values(image, plane, *here[index]) for index in likely):
+            same = (here[index] for index in likely if _same_values(image, plane, *here[index]))
+            first = next(same, None)
+            if first is None and not unsure:
                 differing.append(f"slice {k + 1}" + (f" of volume {t + 1}" if volumes > 1 else ""))
+            elif first is not None and timed:
+                found = {_moment(*first)}
+                if moments and not found & moments[-1]:
+                    found |= {_moment(*other) for other in same}  # frames may be alike
+                moments.append(found)
+        if moments and not set.intersection(*moments):
+            differing.append(f"volume {t + 1}, which mixes temporal positions,")
     return differing
+
+
+def _one_order(pool: _Pool) -> bool:
+    """Whether instance numbers (frames, in one instance) and temporal positions rise together at every place."""
+    last: dict[tuple[float, ...], int] = {}
+    for place, owner in zip(np.round(pool.centres, 2).tolist(), pool.owners, strict=True):
+        moment = _moment(*owner)
+        if moment < last.get(tuple(place), moment):
+            return False
+        last[tuple(place)] = moment
+    return True
+
+
+def _moment(header: Header, index: int) -> int:
+    return header.moments[header.frame_of(index)]
 
 
 def _mended(

@@ -198,3 +198,17 @@ def test_a_series_that_dcm2niix_cannot_convert_still_has_a_picture(phantom, run,
     result, out = run(PictureFilter, phantom())
     assert (out / "0003_t1.png").exists()
     assert any("Frames are shown instead of three planes" in words for words in result.warnings)
+
+
+def test_a_monochrome1_volume_is_drawn_white_as_low(phantom, run):
+    files = phantom(**HEAD)
+    _, out = run(PictureFilter, files)
+    plain = np.asarray(Image.open(out / "0003_t1.png").convert("L"), int)
+    for path in files:
+        edit(path, lambda dataset: setattr(dataset, "PhotometricInterpretation", "MONOCHROME1"))
+    _, out = run(PictureFilter, files)
+    inverted = np.asarray(Image.open(out / "0003_t1.png").convert("L"), int)
+    # Inside the left plane, clear of its letters.
+    inside = slice(100, 300), slice(60, 160)
+    assert np.abs(plain[inside] + inverted[inside] - 255).max() <= 1
+    assert np.ptp(plain[inside]) > 100

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pydicom
+from pydicom.uid import EnhancedMRImageStorage
 
 from tardis_imagetrove.errors import PermanentError
 
@@ -88,3 +89,46 @@ def repeated(files, times, change):
 def timed_out(*_, **__):
     """Stands for a converter that hangs, without the wait."""
     raise PermanentError("dcm2niix did not finish within 1800 s and was stopped")
+
+
+def enhanced(files, path, kind=EnhancedMRImageStorage, times=None):
+    """One multi-frame object of single-frame files, in their order: attributes of the frames are moved into
+    functional groups (PS3.3 C.7.6.16).
+
+    Args:
+        times: TemporalPositionIndex of each.
+    """
+    sources = [pydicom.dcmread(file) for file in files]
+    whole = copy.deepcopy(sources[0])
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = kind
+    whole.NumberOfFrames = len(sources)
+    whole.PixelData = b"".join(source.PixelData for source in sources)
+    moved = {
+        "PlanePositionSequence": ("ImagePositionPatient",),
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+        "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    }
+    groups = []
+    for number, source in enumerate(sources):
+        group, content = pydicom.Dataset(), pydicom.Dataset()
+        for sequence, keywords in moved.items():
+            item = pydicom.Dataset()
+            for keyword in keywords:
+                setattr(
+                    item,
+                    keyword,
+                    source.get(keyword, {"RescaleSlope": "1", "RescaleIntercept": "0"}.get(keyword)),
+                )
+                if keyword in whole:
+                    delattr(whole, keyword)
+            setattr(group, sequence, [item])
+        content.StackID, content.InStackPositionNumber = "1", number + 1
+        if times:
+            content.TemporalPositionIndex = times[number]
+        group.FrameContentSequence = [content]
+        groups.append(group)
+    whole.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+    whole.PerFrameFunctionalGroupsSequence = groups
+    whole.save_as(path)
+    return path

@@ -1,0 +1,97 @@
+"""Metadata: numbers with units, words, and no person, from all that a series' headers say."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from tardis_imagetrove.errors import PermanentError
+from tardis_imagetrove.filters.base import DicomSeries, FilterSettings
+from tardis_imagetrove.filters.metadata import MetadataFilter
+
+from .truth import edit, enhanced
+
+
+def told(files, **settings):
+    """Name to value and unit of all parameters, and the result."""
+    series = DicomSeries(tuple(map(Path, files)), "0003_t1", FilterSettings(**settings))
+    result = MetadataFilter().run(series, Path("unused"))
+    return {
+        value.name: (value.value, value.units) for one in result.parameters for value in one.values
+    }, result
+
+
+def test_numbers_have_units_and_a_range_where_instances_differ(phantom):
+    files = phantom()
+    edit(files[2], lambda dataset: setattr(dataset, "EchoTime", "19.5"))
+    found, result = told(files)
+    assert found["RepetitionTime"] == (450, "ms")
+    assert found["EchoTimeMin"] == (9.2, "ms")
+    assert found["EchoTimeMax"] == (19.5, "ms")
+    assert found["PixelSpacingRows"] == (5.5, "mm")
+    assert found["NumberOfInstances"] == (7, "")
+    assert found["Study Date"][0].isoformat().startswith("2024-05-17T10:15:00")
+    assert result.warnings == ()
+
+
+def test_functional_groups_are_read_where_the_top_says_nothing(phantom):
+    files = phantom()
+    whole = enhanced(files, files[0].with_name("whole.dcm"))
+
+    def into_groups(dataset):
+        del dataset.FlipAngle
+        timing = pydicom.Dataset()
+        timing.FlipAngle = 33.0
+        dataset.SharedFunctionalGroupsSequence[0].MRTimingAndRelatedParametersSequence = [timing]
+
+    edit(whole, into_groups)
+    found, _ = told([whole])
+    assert found["FlipAngle"] == (33, "deg")
+    assert found["SliceThickness"] == (9, "mm")
+    assert found["PixelSpacingColumns"] == (4.25, "mm")
+
+
+def test_siemens_private_header_says_what_the_standard_attributes_do_not(siemens):
+    found, _ = told(siemens)
+    assert found["DiffusionBValueMin"] == (0, "s/mm^2")
+    assert found["DiffusionBValueMax"] == (1000, "s/mm^2")
+    assert found["ReceiveCoilName"] == ("T:HEA;HEP", "")
+    assert found["NumberOfImagesInMosaic"] == (48, "")
+    assert found["BandwidthPerPixelPhaseEncode"] == (19.055, "Hz/pixel")
+
+
+def test_the_standard_attributes_come_before_the_private_ones(siemens):
+    for path, value in zip(siemens, (5.0, 995.0), strict=True):
+        edit(path, lambda dataset, b=value: dataset.add_new("DiffusionBValue", "FD", b))
+    edit(siemens[0], lambda dataset: setattr(dataset, "ReceiveCoilName", "Head32"))
+    found, _ = told(siemens)
+    assert found["DiffusionBValueMax"] == (995, "s/mm^2")
+    assert found["ReceiveCoilName"] == ("Head32", "")
+
+
+def test_a_damaged_private_header_is_passed_over(siemens):
+    edit(siemens[0], lambda dataset: setattr(dataset[0x0029, 0x1010], "value", b"SV10" + b"\xff" * 60))
+    found, _ = told(siemens)
+    assert found["RepetitionTime"] == (6600, "ms")
+    assert "DiffusionBValue" not in found
+
+
+def test_a_damaged_file_is_named_and_the_others_are_read(phantom, tmp_path):
+    files = phantom()
+    files[3].write_bytes(np.random.default_rng(1).bytes(4000))
+    found, result = told(files)
+    assert found["NumberOfInstances"] == (6, "")
+    assert any(files[3].name in words and "left out" in words for words in result.warnings)
+    with pytest.raises(PermanentError, match=files[3].name):
+        told([files[3]])
+
+
+def test_a_person_is_told_only_where_the_instrument_says_so(phantom):
+    files = phantom(patient_name="Quetzal^Xiomara", patient_id="QX-998877")
+    found, result = told(files)
+    assert "Quetzal" not in repr(result)
+    assert "QX-998877" not in repr(result)
+    found, _ = told(files, identifying_metadata=True)
+    assert found["Patient Name"] == ("Quetzal^Xiomara", "")
+    assert found["PatientID"] == ("QX-998877", "")

@@ -1,0 +1,239 @@
+"""What dcm2niix has wrong or refuses, made right from headers and pixels; and headers that cannot be right, told."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.uid import EnhancedPETImageStorage
+
+from tardis_imagetrove.errors import PermanentError
+from tardis_imagetrove.filters.base import DicomSeries
+from tardis_imagetrove.filters.headers import read_headers
+from tardis_imagetrove.filters.minc import MincFilter
+from tardis_imagetrove.filters.nifti import NiftiFilter
+from tardis_imagetrove.filters.stack import stacks_of
+from tardis_imagetrove.filters.volume import survey
+
+from .conftest import ORIENTATIONS
+from .test_minc import as_nifti
+from .test_nifti import image, timed
+from .truth import edit, enhanced, repeated, worst
+
+TOLERANCE_MM = 1e-4
+
+
+def stored_as(dataset, kind):
+    """The pixels over a type's whole range."""
+    info = np.iinfo(kind)
+    pixels = np.random.default_rng(int(dataset.InstanceNumber)).integers(
+        info.min, info.max, (dataset.Rows, dataset.Columns), endpoint=True
+    )
+    dataset.BitsAllocated = dataset.BitsStored = info.bits
+    dataset.HighBit, dataset.PixelRepresentation = info.bits - 1, int(info.min < 0)
+    dataset.PixelData = pixels.astype(np.dtype(kind).newbyteorder("<")).tobytes()
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["upward", "downward"])
+@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4"])
+def test_every_kind_of_integer_keeps_its_range(phantom, run, kind, reverse):
+    files = phantom(orientation=ORIENTATIONS["oblique sagittal"], reverse=reverse)
+    for path in files:
+        edit(path, lambda dataset: stored_as(dataset, kind))
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    assert nifti.get_data_dtype() == np.dtype(kind)
+    distance, difference = worst(files, nifti.affine, nifti.get_fdata())
+    assert (distance < TOLERANCE_MM, difference, result.warnings) == (True, 0, ())
+    _, out = run(MincFilter, files)
+    distance, difference = worst(files, *as_nifti(out / "0003_t1.mnc"))
+    assert (distance < TOLERANCE_MM, difference) == (True, 0)
+
+
+def test_a_slope_for_each_frame_of_an_enhanced_pet(phantom, run):
+    files = phantom(overrides={"Modality": "PT", "RescaleIntercept": "0"})
+    for number, path in enumerate(files):
+        edit(path, lambda dataset, n=number: setattr(dataset, "RescaleSlope", str(0.7 + 0.137 * n)))
+    whole = enhanced(files, files[0].with_name("whole.dcm"), EnhancedPETImageStorage)
+    for kind in (NiftiFilter, MincFilter):
+        result, out = run(kind, [whole])
+        if kind is NiftiFilter:
+            nifti = image(result)
+            affine, voxels = nifti.affine, nifti.get_fdata()
+        else:
+            affine, voxels = as_nifti(out / "0003_t1.mnc")
+        distance, difference = worst(files, affine, voxels)
+        assert distance < TOLERANCE_MM
+        assert difference <= 1e-6 * voxels.max()
+        assert not any("voxels differ" in words for words in result.warnings)
+
+
+@pytest.mark.parametrize("manufacturer", ["SIEMENS", "Philips Medical Systems", "TOSHIBA"])
+def test_the_volumes_of_an_enhanced_time_series_are_its_temporal_positions(phantom, run, manufacturer):
+    """Frames by place and then by time, and every second place's times the other way round."""
+    files = repeated(phantom(overrides={"Manufacturer": manufacturer}), 3, timed)
+    times = [time if place % 2 else 2 - time for place in range(7) for time in range(3)]
+    order = [7 * time + index // 3 for index, time in enumerate(times)]
+    whole = enhanced(
+        [files[index] for index in order],
+        files[0].with_name("whole.dcm"),
+        times=[time + 1 for time in times],
+    )
+    result, _ = run(NiftiFilter, [whole])
+    nifti = image(result)
+    assert nifti.shape == (18, 22, 7, 3)
+    for time in range(3):
+        part = files[7 * time : 7 * (time + 1)]
+        assert worst(part, nifti.affine, nifti.get_fdata()[..., time]) == pytest.approx(
+            (0, 0), abs=TOLERANCE_MM
+        )
+
+
+def test_volumes_follow_the_temporal_position_where_instance_numbers_mix_them(phantom, run):
+    files = repeated(phantom(), 3, timed)
+    for index, path in enumerate(files):
+        time, place = divmod(index, 7)
+        number = (time + place) % 3 * 7 + place + 1
+        edit(path, lambda dataset, n=number: setattr(dataset, "InstanceNumber", n))
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    for time in range(3):
+        part = files[7 * time : 7 * (time + 1)]
+        assert worst(part, nifti.affine, nifti.get_fdata()[..., time])[1] == 0
+
+
+def test_a_dose_grid_is_in_grays(run):
+    path = Path(get_testdata_file("rtdose.dcm"))
+    dataset = pydicom.dcmread(path)
+    dose = dataset.pixel_array * float(dataset.DoseGridScaling)
+    result, _ = run(NiftiFilter, [path])
+    assert image(result).get_fdata().sum() == pytest.approx(dose.sum())
+    assert image(result).get_fdata().max() == pytest.approx(dose.max())
+    result, out = run(MincFilter, [path])
+    assert as_nifti(out / "0003_t1.mnc")[1].max() == pytest.approx(dose.max())
+
+
+def test_the_colours_of_a_palette_are_in_the_volume(run):
+    path = Path(get_testdata_file("examples_palette.dcm"))
+    colours = pydicom.pixels.apply_color_lut(pydicom.dcmread(path).pixel_array, pydicom.dcmread(path)) >> 8
+    result, _ = run(NiftiFilter, [path])
+    voxels = np.asanyarray(image(result).dataobj)
+    made = np.stack([voxels[part] for part in "RGB"], axis=-1)[:, ::-1, 0].swapaxes(0, 1)
+    assert np.array_equal(made, colours)
+
+
+def test_counts_that_a_palette_shows_stay_counts(phantom, run):
+    path = phantom(slices=1)[0]
+
+    def paint(dataset):
+        dataset.Modality, dataset.PhotometricInterpretation = "NM", "PALETTE COLOR"
+        for colour in ("Red", "Green", "Blue"):
+            descriptor = f"{colour}PaletteColorLookupTableDescriptor"
+            setattr(dataset, descriptor, [4096, 0, 16])
+            dataset[descriptor].VR = "US"
+            setattr(dataset, f"{colour}PaletteColorLookupTableData", bytes(8192))
+
+    edit(path, paint)
+    result, _ = run(NiftiFilter, [path])
+    nifti = image(result)
+    assert worst([path], nifti.affine, nifti.get_fdata())[1] == 0
+
+
+def test_a_series_that_dcm2niix_refuses_is_made_from_headers_and_pixels(phantom, run):
+    files = phantom(rows=1, overrides={"EchoTime": "9.2"})
+    result, out = run(NiftiFilter, files)
+    nifti = image(result)
+    assert worst(files, nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+    assert any("made from the headers and pixels instead" in words for words in result.warnings)
+    assert '"Modality": "MR"' in (out / "0003_t1.json").read_text()
+    assert "Phantom^Oblique" not in (out / "0003_t1.json").read_text()
+    assert "pydicom" in result.converter
+    _, out = run(MincFilter, files)
+    assert worst(files, *as_nifti(out / "0003_t1.mnc")) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+
+
+def test_the_planes_of_an_enhanced_localizer_are_images_of_their_own(phantom, run):
+    """In one multi-frame object, which dcm2niix refuses."""
+    files = [
+        path.rename(path.with_name(f"{name}.dcm"))
+        for name in ("axial", "coronal", "sagittal")
+        for path in phantom(slices=1, orientation=ORIENTATIONS[name])
+    ]
+    whole = enhanced(files, files[0].with_name("whole.dcm"))
+    result, out = run(NiftiFilter, [whole])
+    for path in files:
+        nifti = nibabel.load(out / f"0003_t1_{path.stem}.nii.gz")
+        assert worst([path], nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+
+
+def test_slices_that_are_in_no_even_stack_make_none(phantom):
+    def stacks(files):
+        return stacks_of(read_headers(files)[0])
+
+    files = phantom()
+    assert [stack.shape for stack in stacks(files)] == [(18, 22, 7, 1)]
+    assert stacks(files[:3] + files[4:]) is None, "a gap"
+    assert [stack.shape for stack in stacks(files[:1])] == [(18, 22, 1, 1)]
+    twice = files[0].with_name("twice.dcm")
+    twice.write_bytes(files[0].read_bytes())
+    assert stacks([*files, twice]) is None, "one place is there twice"
+    edit(files[2], lambda dataset: delattr(dataset, "ImagePositionPatient"))
+    assert stacks(files) is None, "one has no place"
+
+
+# Headers that cannot be right
+
+
+def modality_lut(dataset):
+    lut = pydicom.Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType = [4096, 0, 16], "US"
+    lut.add_new("LUTData", "OW", np.arange(4096, dtype="<u2")[::-1].tobytes())
+    lut["LUTDescriptor"].VR = "US"
+    dataset.ModalityLUTSequence = [lut]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda dataset: setattr(dataset, "Rows", 11), "Pixel data is 792 bytes long .* make 396"),
+        (modality_lut, "ModalityLUTSequence is not applied"),
+        (lambda dataset: setattr(dataset, "RescaleSlope", "0"), "RescaleSlope is 0"),
+        (lambda dataset: delattr(dataset, "PixelSpacing"), "do not say where every slice lies"),
+        (
+            lambda dataset: setattr(dataset, "ImageOrientationPatient", [0] * 6),
+            "do not say where every slice",
+        ),
+    ],
+)
+def test_what_a_header_cannot_mean_is_told_with_the_file(phantom, run, change, words):
+    files = phantom()
+    for path in files:
+        edit(path, change)
+    for kind in (NiftiFilter, MincFilter):
+        result, _ = run(kind, files)
+        with pytest.raises(AssertionError, match=words):
+            raise AssertionError("; ".join(result.warnings))
+        assert any(files[0].name in line and "and 6 more files" in line for line in result.warnings)
+
+
+def test_a_scaling_that_is_no_number_is_named(phantom, run):
+    files = phantom()
+    for path in files:
+        edit(path, lambda dataset: dataset.add_new("RescaleSlope", "LO", "much"))
+    with pytest.raises(PermanentError, match="RescaleSlope is no number"):
+        run(NiftiFilter, files)
+
+
+def test_positions_that_are_no_numbers_are_no_positions(phantom):
+    files = phantom()
+    edit(files[0], lambda dataset: dataset.add_new("ImagePositionPatient", "LO", "nan\\1\\2"))
+    headers = survey(DicomSeries(tuple(files), "nan")).headers
+    assert [header.planes is None for header in headers] == [True] + [False] * 6
+
+
+@pytest.mark.parametrize("keyword", ["Manufacturer", "PatientPosition", "ProtocolName"])
+def test_what_conversion_does_not_need_may_be_missing(phantom, run, keyword):
+    result, _ = run(NiftiFilter, phantom(overrides={keyword: None}))
+    assert result.warnings == ()
