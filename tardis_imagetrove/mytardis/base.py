@@ -204,6 +204,16 @@ class MyTardis(ABC):
     def group_admins(self, group_id: int) -> list[str]:
         """Names of the users who are no staff and may manage the group, as whoever makes one in MyTARDIS may."""
 
+    @staticmethod
+    def site_problems() -> list[tuple[str, str]]:
+        """What in the site's settings makes MyTARDIS's own pages fail, each with what to do about it."""
+        return []
+
+    @staticmethod
+    def database_problems() -> list[tuple[str, str]]:
+        """The same of the database's content."""
+        return []
+
     # Experiments and datasets
 
     @staticmethod
