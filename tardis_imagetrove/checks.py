@@ -16,6 +16,7 @@ from django.urls import NoReverseMatch, reverse
 from .conf import DEFAULTS, settings
 from .filters import registry
 from .models import InstrumentConfiguration
+from .mytardis import mytardis
 from .mytardis.parameters import schema_problem
 from .parameters import Level
 from .senders import configured_senders, instruments_without_senders
@@ -65,9 +66,17 @@ def _check_folders() -> Iterator[checks.CheckMessage]:
         )
     for key in ("SPOOL", "SCRATCH"):
         value = getattr(settings, key)
-        if value and not _can_be_written(Path(value)):
+        if not value:
+            continue
+        if not _can_be_written(Path(value)):
             yield checks.Error(
                 f"IMAGETROVE[{key!r}]: {value} cannot be written by this user.", id="imagetrove.E004"
+            )
+        elif not Path(value).exists():
+            yield checks.Warning(
+                f"IMAGETROVE[{key!r}]: {value} does not exist.",
+                hint="If it is on a disk of its own, is that mounted? Otherwise make the folder.",
+                id="imagetrove.W003",
             )
 
 
@@ -130,6 +139,29 @@ def check_broker(**_: object) -> list[checks.CheckMessage]:
         checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W003", hint="Series wait meanwhile.")
         for words in unheard()
     ]
+
+
+@checks.register("imagetrove")
+def check_mytardis(**_: object) -> list[checks.CheckMessage]:
+    """What in MyTARDIS's own settings keeps its pages, and so this app's, from working."""
+    return [
+        checks.Warning(problem, hint=hint, id="imagetrove.W004")
+        for problem, hint in mytardis().site_problems()
+    ]
+
+
+@checks.register(checks.Tags.database)
+def check_mytardis_database(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
+    """The same of what MyTARDIS needs to find in its database; by ``check --database default``."""
+    if not databases:
+        return []
+    try:
+        return [
+            checks.Error(problem, hint=hint, id="imagetrove.E008")
+            for problem, hint in mytardis().database_problems()
+        ]
+    except DatabaseError:  # before the first migrate
+        return []
 
 
 @checks.register(checks.Tags.database)

@@ -134,6 +134,12 @@ class InstrumentConfiguration(models.Model):
             else:
                 for field in fields:
                     self._check_field(name, field, problem)
+        namespaces: dict[str, str] = {}
+        for name in ("schema_experiment", "schema_dataset", "schema_file"):
+            namespace = getattr(self, name)
+            if namespace and namespaces.setdefault(namespace, name) != name:
+                # In MyTARDIS a namespace is one schema, and a schema is of one type.
+                problem(name, f"Must be another than that of {namespaces[namespace]}.")
         for name in ("default_operators", "filters"):
             values = getattr(self, name)
             if not isinstance(values, list) or not all(isinstance(x, str) for x in values):

@@ -22,6 +22,9 @@ _CHUNK = 500
 _CARRY_QUESTIONS = ("amqp", "py-amqp", "redis")
 """Drivers of brokers by which workers can be asked something."""
 
+_BROKER_SECONDS = 2.0
+"""How long a broker may take to answer a connection before what is queued waits for later."""
+
 
 def open_spool(folder: str | Path | None = None) -> Spool:
     """The spool in ``folder``, or the site's own.
@@ -183,8 +186,11 @@ def _named_queue(task) -> dict[str, str]:  # noqa: ANN001 (a Celery task)
 def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
     try:
         # Connected here, since what Celery does by itself tries for six seconds, whatever it is told.
-        with tardis_app.connection_for_write() as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        with tardis_app.connection_for_write(connect_timeout=_BROKER_SECONDS) as broker:
+            # A second try only where the first was quick: somebody may wait for the page.
+            broker.ensure_connection(
+                max_retries=1, interval_start=0, interval_step=0, timeout=_BROKER_SECONDS / 2
+            )
             task.apply_async(arguments, retry=False, connection=broker, **_named_queue(task))
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pydicom
@@ -13,6 +16,15 @@ from hypothesis import settings as hypothesis_settings
 
 from tardis_imagetrove.phantom import oblique_mr_series
 from tardis_imagetrove.spool import Spool
+
+# In an activated environment pynetdicom's storescu and echoscu would stand for DCMTK's.
+_OWN_PROGRAMS = str(Path(sys.executable).parent)
+os.environ["PATH"] = os.pathsep.join(
+    [*(folder for folder in os.get_exec_path() if folder != _OWN_PROGRAMS), _OWN_PROGRAMS]
+)
+# A shell has what it starts in the background ignore Ctrl-C, and that is inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In a real MyTARDIS, the embedded host's own tests have nothing to say.
 collect_ignore = ["devhost"] if "MYTARDIS_HOME" in os.environ else []
@@ -55,6 +67,18 @@ def spool(tmp_path: Path) -> Spool:
     spool = Spool(tmp_path / "spool", reserve_bytes=0)
     spool.prepare()
     return spool
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture

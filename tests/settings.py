@@ -29,6 +29,8 @@ globals().update({name: getattr(host, name) for name in dir(host) if name.isuppe
 if host is not devhost:
     # A site that has the app already is tried as it is.
     INSTALLED_APPS = tuple(dict.fromkeys((*host.INSTALLED_APPS, "tardis_imagetrove")))
+    # 5.0 makes no user without it, and ships without it.
+    DEFAULT_PERMISSIONS = getattr(host, "DEFAULT_PERMISSIONS", [])
     # A manifest knows only what was collected.
     STATICFILES_STORAGE = "django.contrib.staticfiles.storage.StaticFilesStorage"
     DATABASES = devhost.DATABASES

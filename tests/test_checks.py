@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+from django.apps import apps
 from django.core import checks
 
-from tardis_imagetrove.checks import check_schemas
+from tardis_imagetrove.checks import check_mytardis_database, check_schemas
 
 from .conftest import configure
+
+TYPED = "objectacl" not in apps.all_models["tardis_portal"]
 
 
 def found(settings, **changes) -> dict[str, str]:
@@ -47,6 +50,36 @@ def test_a_sound_site_has_nothing_to_be_told(settings, tmp_path):
 def test_a_mistake_is_named_with_its_setting(settings, changes, id_, words):
     messages = found(settings, **changes)
     assert words in messages[id_]
+
+
+@pytest.mark.parametrize("key", ["SPOOL", "SCRATCH"])
+def test_a_folder_that_is_not_there_is_told_since_its_disk_may_not_be_mounted(settings, tmp_path, key):
+    messages = found(settings, **{key: str(tmp_path / "not" / "mounted")})
+    assert "not/mounted does not exist" in messages["imagetrove.W003"]
+
+
+@pytest.mark.skipif(TYPED, reason="MyTARDIS 5.0 has needs of its own")
+def test_mytardis_4_needs_nothing_else(settings):
+    settings.ROOT_URLCONF = "tardis_imagetrove.urls"
+    assert "imagetrove.W004" not in found(settings)
+
+
+@pytest.mark.skipif(not TYPED, reason="only MyTARDIS 5.0 needs these")
+def test_what_mytardis_5_lacks_for_its_own_pages_is_told(settings):
+    del settings.DEFAULT_PERMISSIONS
+    settings.ROOT_URLCONF = "django.contrib.auth.urls"
+    told = " ".join(m.msg for m in checks.run_checks(tags=["imagetrove"]) if m.id == "imagetrove.W004")
+    assert "tardis.apps.sftp" in told
+    assert "DEFAULT_PERMISSIONS" in told
+
+
+@pytest.mark.skipif(not TYPED, reason="only MyTARDIS 5.0 has a public user")
+@pytest.mark.django_db(transaction=True)
+def test_a_public_user_who_is_not_there_is_told(settings, owner):
+    assert check_mytardis_database(databases=["default"]) == []
+    settings.PUBLIC_USER_ID = 4711
+    (message,) = check_mytardis_database(databases=["default"])
+    assert "4711 (PUBLIC_USER_ID)" in message.msg
 
 
 def test_a_missing_converter_is_told(settings, monkeypatch, tmp_path):

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
         ({"project_group": "Everybody"}, "project_group", "Needs {}"),
         ({"project_group": "{} {}"}, "project_group", "one {}"),
         ({"schema_dataset": "not a URL"}, "schema_dataset", "valid URL"),
+        ({"schema_file": "http://example.edu/schema/1"}, "schema_file", "another than that of schema_exp"),
     ],
 )
 def test_a_mistake_is_refused_with_the_field_named(owner, changes, field, words):

@@ -295,7 +295,7 @@ def test_nothing_acknowledged_is_lost_when_receiver_and_worker_are_killed(site, 
 
     assert sum(map(len, acknowledged.values())) > 10
     # What stood still because its worker died is taken up again after the stall time.
-    site.wait(acknowledged, 180)
+    site.wait(acknowledged, 600)  # on a busy machine
     eventually(lambda: not site.spool.series_uids(), 60, "the spool is clear")
     for uid, instances in acknowledged.items():
         found = archived(uid, tmp_path)

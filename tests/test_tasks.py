@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -28,10 +29,29 @@ def test_a_broker_that_hangs_up_is_tried_no_more_than_twice(monkeypatch):
         thread = threading.Thread(target=hang_up, daemon=True)
         thread.start()
         address = f"amqp://guest@127.0.0.1:{server.getsockname()[1]}//"
-        monkeypatch.setattr(tasks.tardis_app, "connection_for_write", lambda: Connection(address))
+        monkeypatch.setattr(
+            tasks.tardis_app, "connection_for_write", lambda **options: Connection(address, **options)
+        )
         for queue, argument in ((tasks.queue_series, "1.2.3"), (tasks.queue_run, 1)):
             calls.clear()
             with pytest.raises(RetriableError, match="the broker cannot be reached"):
                 queue(argument)
             assert 1 <= len(calls) <= 2
         server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_broker_that_answers_nothing_is_not_waited_for_twice(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"amqp://guest@127.0.0.1:{server.getsockname()[1]}//"
+        monkeypatch.setattr(
+            tasks.tardis_app, "connection_for_write", lambda **options: Connection(address, **options)
+        )
+        with pytest.raises(RetriableError, match="the broker cannot be reached.*timed out"):
+            tasks.queue_series("1.2.3")
+        # The kernel has taken the connections that nobody answered.
+        taken = []
+        server.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                taken.append(server.accept()[0])
+        assert len(taken) == 1

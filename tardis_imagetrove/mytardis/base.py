@@ -216,6 +216,16 @@ class MyTardis(ABC):
     def group_admins(self, group_id: int) -> list[str]:
         """Names of the users who are no staff and may manage the group, as whoever makes one in MyTARDIS may."""
 
+    @staticmethod
+    def site_problems() -> list[tuple[str, str]]:
+        """What in the site's settings makes MyTARDIS's own pages fail, each with what to do about it."""
+        return []
+
+    @staticmethod
+    def database_problems() -> list[tuple[str, str]]:
+        """The same of the database's content."""
+        return []
+
     # Experiments and datasets
 
     @staticmethod
@@ -250,7 +260,12 @@ class MyTardis(ABC):
         with self._box_errors(box, record.uri):
             self._remove_orphan(storage, box, record.uri)
             stream = Summing(chunks)
-            name = storage.save(record.uri, File(stream, name=record.filename))
+            try:
+                name = storage.save(record.uri, File(stream, name=record.filename))
+            except BaseException:
+                # Half a file on a full disk keeps what would still fit from getting there.
+                self.discard(record, box_id)
+                raise
             if name != record.uri:
                 storage.delete(name)
                 raise RetriableError(f"storage box {box}: {record.uri} exists already and is another file")
@@ -312,10 +327,9 @@ class MyTardis(ABC):
         dfo = datafile.get_preferred_dfo()
         if dfo is None:
             raise RetriableError(f"{datafile.filename} (DataFile {datafile_id}) has no verified copy")
-        storage = _storage_of(dfo.storage_box)
         with (
             self._box_errors(dfo.storage_box, dfo.uri),
-            storage.open(dfo.uri, "rb") as source,
+            _storage_of(dfo.storage_box).open(dfo.uri, "rb") as source,
             path.open("wb") as out,
         ):
             stream = Summing(file_chunks(source))
@@ -412,7 +426,14 @@ class MyTardis(ABC):
                 box = DataFile(dataset_id=dataset_id).get_default_storage_box()
             except OSError as error:
                 raise RetriableError(f"MyTARDIS's default storage box cannot be used: {error}") from error
-        return _storage_of(box), box
+        try:
+            return _storage_of(box), box
+        except DatabaseError:
+            raise
+        except Exception as error:  # its class is not installed, or does not take its options
+            raise RetriableError(
+                f"storage box {box} cannot be used: {type(error).__name__}: {error}"
+            ) from error
 
     @staticmethod
     def _remove_orphan(storage, box, uri: str) -> None:  # noqa: ANN001

@@ -11,7 +11,9 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
 
+from . import accounts
 from .base import MyTardis
 
 
@@ -129,6 +131,36 @@ class TypedAclMyTardis(MyTardis):
             ]
             + [f"the group {admin.admin_group.name}" for admin in admins if admin.admin_group]
         )
+
+    @staticmethod
+    def site_problems() -> list[tuple[str, str]]:
+        found = []
+        try:
+            reverse("tardis.apps.sftp:index")
+        except NoReverseMatch:
+            found.append(
+                (
+                    "MyTARDIS's pages of experiments and datasets link to tardis.apps.sftp, which is not there:"
+                    " they answer 500 to everybody who may download.",
+                    'INSTALLED_APPS += ("tardis.apps.sftp",), then migrate.',
+                )
+            )
+        if problem := accounts.missing_setting():
+            found.append((f"{problem}.", "DEFAULT_PERMISSIONS = [] is enough."))
+        return found
+
+    @staticmethod
+    def database_problems() -> list[tuple[str, str]]:
+        number = getattr(django_settings, "PUBLIC_USER_ID", None)
+        if User.objects.filter(pk=number).exists():
+            return []
+        return [
+            (
+                f"There is no user with the id {number} (PUBLIC_USER_ID): MyTARDIS can save no experiment,"
+                " dataset or file.",
+                "PUBLIC_USER_ID is the id of the user PUBLIC_USER, which MyTARDIS's migrations make.",
+            )
+        ]
 
     @property
     def _per_object(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from tardis_imagetrove.errors import RetriableError
@@ -201,3 +203,33 @@ def test_an_s3_that_is_away_leaves_the_series_waiting_with_the_reason(
     endpoint.save()
     ingest_series(spool, series_uid(paths[0]), (), scratch)
     assert Series.objects.get().state == Series.State.DONE
+
+
+def test_a_full_box_leaves_the_series_waiting_with_the_reason_and_no_half_file(
+    spool, scratch, owner, small_disk, tmp_path
+):
+    from tardis.tardis_portal.models import DataFile, StorageBox
+
+    box = StorageBox.create_local_box(str(small_disk))
+    configure(owner, storage_box=box)
+    # Noise, which the archive cannot make smaller.
+    paths = phantom(tmp_path / "in", slices=8, rows=512, columns=512)
+    for number, path in enumerate(paths):
+        header = pydicom.dcmread(path)
+        header.PixelData = random.Random(number).randbytes(len(header.PixelData))
+        header.save_as(path)
+    sent = deliver(spool, *paths)
+    assert sum(map(len, sent)) > 2 * 1024**2
+    uid = series_uid(paths[0])
+    ingest_series(spool, uid, (), scratch)
+    series = Series.objects.get()
+    assert series.state == Series.State.WAITING
+    assert f"storage box {box}" in series.reason
+    assert "No space left on device" in series.reason
+    assert not DataFile.objects.exists()
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]  # others may need the room
+    assert len(spool.files(uid)) == len(paths)
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)  # somebody makes room
+    ingest_series(spool, uid, (), scratch)
+    assert Series.objects.get().state == Series.State.DONE
+    assert spool.series_uids() == []

@@ -7,23 +7,9 @@ import resource
 import signal
 import subprocess
 
-import pytest
-
 from tardis_imagetrove.spool import Spool
 
 from .peer import RawPeer, mr_dataset
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_full_disk_refuses_with_a700_still_echoes_and_resumes_by_itself(receive, small_disk, caplog):
