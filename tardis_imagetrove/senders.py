@@ -96,7 +96,8 @@ class SenderWatch:
             self._trouble = ""
         if news:
             log.info(
-                "senders: %s", ", ".join(f"{one.ae_title} at {one.network}" for one in senders) or "none"
+                "senders: %s",
+                ", ".join(sorted({f"{one.ae_title} at {one.network}" for one in senders})) or "none",
             )
 
     def _take_kept(self) -> None:

@@ -11,8 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE, evt
 
-from tardis_imagetrove.scp import Receiver, ReceiverConfig, ReceiverConfigError, Timeouts, TLSFiles
+from tardis_imagetrove.scp import (
+    CommitmentReference,
+    Receiver,
+    ReceiverConfig,
+    ReceiverConfigError,
+    Timeouts,
+    TLSFiles,
+)
+from tardis_imagetrove.scp.commitment import (
+    CommitmentReport,
+    ReportNotDelivered,
+    ReportTarget,
+    send_report,
+)
 
 from .conftest import TIMEOUTS
 from .peer import Ended, RawPeer, mr_dataset, sample_files
@@ -183,3 +197,39 @@ def test_the_handshake_needs_tls_1_2(receive, authority, tls):
         pytest.raises((ssl.SSLError, OSError)),
     ):
         context.wrap_socket(plain)
+
+
+def test_a_report_of_storage_commitment_goes_over_tls_to_a_peer_of_the_authority(authority, tls, tmp_path):
+    scanner = TLSFiles(
+        authority.folder / "scanner.pem", authority.folder / "scanner.key", authority.folder / "ca.pem"
+    )
+    got = []
+
+    def handle(event):
+        got.append(event.event_information.TransactionUID)
+        return 0x0000, None
+
+    modality = AE("SCANNER")
+    modality.add_supported_context("1.2.840.10008.1.20.1", scu_role=True, scp_role=True)
+    server = modality.start_server(
+        ("127.0.0.1", 0),
+        block=False,
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, handle)],
+        ssl_context=scanner.context(),
+    )
+    report = CommitmentReport("2.25.1", (CommitmentReference("1.2", "1.2.3"),))
+    target = ReportTarget("127.0.0.1", server.server_address[1], "SCANNER", "IMAGETROVE")
+    try:
+        send_report(report, target, tls.client_context())
+        assert got == ["2.25.1"]
+        stranger = Authority(tmp_path)
+        stranger.make()
+        certificate, key = stranger.issue("stranger")
+        other = TLSFiles(certificate, key, tmp_path / "ca.pem")
+        with pytest.raises(ReportNotDelivered):
+            send_report(report, target, other.client_context(), seconds=5)
+        with pytest.raises(ReportNotDelivered):
+            send_report(report, target, None, seconds=5)
+        assert got == ["2.25.1"]
+    finally:
+        server.shutdown()
