@@ -1,22 +1,31 @@
 """Compares our filters with the original ImageTrove's tools on the same data in one run.
 
-    python benchmarks/convert.py [--slices 1000] [--rounds 3] [--json FILE] [--data DIR]
+    python benchmarks/convert.py [--slices 1000] [--rounds 3] [--series 200] [--json FILE] [--data DIR]
 
-The original: dcm2mnc, mincconvert -2, mnc2nii, mincpik, and zip of the DICOM files. Ours: the archive,
-and the NIfTI, MINC and picture filters, each in a process of its own as on a worker that has one task at
-a time. Both run one step after the other; rounds take turns, and the median counts. Only the ratios of
-one run mean something. A program that is not installed is named as missing.
+Three things are measured:
+
+- **Conversion.** The original: dcm2mnc, mincconvert -2, mnc2nii, mincpik, and zip of the DICOM files. Ours: the
+  archive, its unpacking, and all four filters, each in a process of its own as a worker runs them. One step
+  after the other; rounds take turns, and the median counts.
+- **The page.** The same series is sent to a running site (embedded host, SQLite): seconds from the last slice's
+  acknowledgement, without the quiet period, to the last output's record.
+- **Workers.** Many series (24 slices of 192 x 192) are archived and converted by one worker, and by two.
+
+Only the ratios of one run mean something. A program that is not installed is named as missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import resource
 import shutil
+import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -27,15 +36,34 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEVHOST = REPOSITORY / "devhost"
+STATE = Path(tempfile.mkdtemp(prefix="bench-convert-"))
+"""Of the embedded host, and for everything else that is written."""
 
-from tardis_imagetrove.archive import Member, zip_stream  # noqa: E402
-from tardis_imagetrove.filters.base import DicomSeries  # noqa: E402
-from tardis_imagetrove.filters.minc import MincFilter  # noqa: E402
-from tardis_imagetrove.filters.nifti import NiftiFilter  # noqa: E402
-from tardis_imagetrove.filters.picture import PictureFilter  # noqa: E402
+sys.path[:0] = [str(REPOSITORY), str(DEVHOST)]
+os.environ.update(
+    DEVHOST_STATE=str(STATE / "host"),
+    DEVHOST_QUIET_SECONDS="1",
+    DJANGO_SETTINGS_MODULE="devhost.settings",
+    PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(DEVHOST)]),
+    PYTHONWARNINGS="ignore",
+)
+
+import django  # noqa: E402
+
+django.setup()
+
+from devhost.send import send  # noqa: E402
+from tardis_imagetrove.archive import Member, unpack, zip_stream  # noqa: E402
+from tardis_imagetrove.filters.base import DicomSeries, Filter  # noqa: E402
+from tardis_imagetrove.filters.isolation import isolated  # noqa: E402
+from tardis_imagetrove.filters.registry import load, options_of  # noqa: E402
 from tardis_imagetrove.phantom import oblique_mr_series  # noqa: E402
 
+QUIET_SECONDS = 1.0
+PAGE_TARGET = 3.0
+WORKERS_TARGET = 1.8
 MEMORY_TARGET_MB = 300
 TIME_TARGET = 0.5
 
@@ -113,7 +141,7 @@ def listed(files: list[Path]) -> bytes:
 
 
 def ours(files: list[Path], work: Path) -> list[Step]:
-    series = DicomSeries(tuple(files), "0003_t1")
+    """Archive and filters as ingest and a worker run them."""
 
     def archive(out: Path) -> None:
         members = (
@@ -131,26 +159,180 @@ def ours(files: list[Path], work: Path) -> list[Step]:
         with (out / "a.zip").open("wb") as file:
             file.writelines(zip_stream("1", "2", members))
 
-    def filtered(kind: type) -> Callable[[Path], None]:
-        def work(out: Path) -> None:
-            if warnings := kind().run(series, out).warnings:
-                raise SystemExit(f"{kind.name}: {warnings}")
+    steps = [measured("archive", archive, work / "zip")]
+    dicom, shared = work / "dicom", work / "shared"
+    shared.mkdir()
+    steps.append(measured("unpack", lambda out: unpack(work / "zip" / "a.zip", out) and None, dicom))
+    series = DicomSeries(tuple(sorted(dicom.iterdir())), "0003_t1", shared=shared)
+    return [*steps, *(filtered(kind, series, work / name) for name, kind in load().items())]
 
-        return work
 
-    return [
-        measured("archive", archive, work / "zip"),
-        *(
-            measured(kind.name, filtered(kind), work / kind.name)
-            for kind in (NiftiFilter, MincFilter, PictureFilter)
-        ),
-    ]
+def filtered(kind: Filter, series: DicomSeries, out: Path) -> Step:
+    """A filter in a process of its own."""
+    out.mkdir()
+    started = time.perf_counter()
+    report = isolated(lambda: kind.run(series, out), options_of(kind)[1])
+    seconds = time.perf_counter() - started
+    if report.error or report.value.warnings:
+        raise SystemExit(f"{kind.name}: {report.error or report.value.warnings}")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return Step(kind.name, seconds, report.memory_mib * 1.048576, size)
+
+
+# A running site
+
+
+@contextlib.contextmanager
+def process(name: str, *command: str):  # noqa: ANN201
+    """A process of the site, ended with the block."""
+    with (STATE / f"{name}.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, *command], stdout=log, stderr=log, cwd=REPOSITORY, start_new_session=True
+        )
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def worker(name: str):  # noqa: ANN201
+    """A worker that does one task at a time."""
+    return process(
+        name,
+        *("-m", "celery", "-A", "tardis.celery.tardis_app", "worker", "--concurrency", "1"),
+        *("--hostname", f"{name}@%h", "--without-gossip", "--without-mingle"),
+    )
+
+
+def prepare_site() -> None:
+    from django.contrib.auth.models import User
+    from django.core.management import call_command
+
+    from tardis_imagetrove.models import InstrumentConfiguration
+
+    call_command("migrate", verbosity=0)
+    InstrumentConfiguration.objects.create(
+        name="Bench",
+        instrument=[["ManufacturerModelName", "Phantom generator"]],
+        experiment_title=["PatientID"],
+        dataset_title=["SeriesDescription"],
+        schema_experiment="http://example.edu/schema/1",
+        schema_dataset="http://example.edu/schema/2",
+        schema_file="http://example.edu/schema/3",
+        owner=User.objects.create_user("bench"),
+    )
+
+
+def wait_until(done: Callable[[], object], what: str, seconds: float = 1800) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > until:
+            raise SystemExit(f"not within {seconds} s: {what}; see the logs in {STATE}")
+        time.sleep(0.05)
+
+
+def archived_and_converted(count: int) -> bool:
+    from tardis_imagetrove.models import Series
+
+    states = list(Series.objects.values_list("state", flat=True))
+    if bad := [state for state in states if state in ("held", "partial")]:
+        raise SystemExit(f"{len(bad)} series did not come through: see the logs in {STATE}")
+    return states.count("done") == count
+
+
+def forget() -> None:
+    """Leave nothing of a measurement to the next."""
+    from tardis.tardis_portal.models import Experiment
+
+    from tardis_imagetrove.models import Series
+
+    Series.objects.all().delete()
+    for experiment in Experiment.objects.all():
+        experiment.datasets.all().delete()
+        experiment.delete()
+
+
+def ready(name: str) -> bool:
+    return " ready." in (STATE / f"{name}.log").read_text(errors="replace")
+
+
+def page_seconds(files: list[Path]) -> float:
+    """From the last acknowledgement to the last record, without the quiet period."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    receiver = ("-m", "django", "imagetrove_scp", "--host", "127.0.0.1", "--port", str(port))
+    with worker("page"), process("receiver", *receiver):
+        wait_until(lambda: ready("page") and listens(), "the site runs", 120)
+        if send(files, "127.0.0.1", port) != len(files):
+            raise SystemExit("not every slice was acknowledged")
+        acknowledged = time.monotonic()
+        wait_until(lambda: archived_and_converted(1), "the dataset page is finished")
+        seconds = time.monotonic() - acknowledged - QUIET_SECONDS
+    forget()
+    return seconds
+
+
+def many_seconds(names: list[str], sources: list[list[Path]]) -> float:
+    """To archive and convert series that are in the spool, by these workers."""
+    from tardis_imagetrove.tasks import open_spool, queue_series
+
+    spool = open_spool()
+    spool.prepare()
+    uids = []
+    for paths in sources:
+        for path in paths:
+            with spool.incoming() as incoming:
+                incoming.write(path.read_bytes())
+                incoming.commit(path.parent.name, path.stem)
+        uids.append(paths[0].parent.name)
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(worker(name))
+        wait_until(lambda: all(map(ready, names)), "the workers run", 120)
+        started = time.monotonic()
+        for uid in uids:
+            queue_series(uid)
+        wait_until(lambda: archived_and_converted(len(uids)), "all series are converted")
+        seconds = time.monotonic() - started
+    forget()
+    return seconds
+
+
+def small_series(folder: Path, count: int) -> list[list[Path]]:
+    """Series whose folders and files are named by their UIDs."""
+    from pydicom.uid import generate_uid
+
+    made = []
+    for _ in range(count):
+        uid = str(generate_uid())
+        paths = oblique_mr_series(folder / uid, slices=24, rows=192, columns=192, series_uid=uid)
+        made.append([path.rename(path.with_stem(_sop(path))) for path in paths])
+    return made
+
+
+def _sop(path: Path) -> str:
+    import pydicom
+
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--series", type=int, default=200, help="for the workers; 0 leaves them out")
+    parser.add_argument("--no-page", action="store_true", help="without the running site's page")
     parser.add_argument("--data", type=Path, help="a folder with one series, instead of a generated one")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     options = parser.parse_args()
@@ -159,7 +341,7 @@ def main() -> None:
         name for name in ("dcm2mnc", "mincconvert", "mnc2nii", "mincpik", "zip") if not shutil.which(name)
     ]
     rounds: dict[str, list[list[Step]]] = {"original": [], "ours": []}
-    with tempfile.TemporaryDirectory(prefix="bench-convert-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="data-", dir=STATE) as scratch:
         if options.data:
             files = sorted(path for path in options.data.rglob("*") if path.is_file())
         else:
@@ -180,6 +362,17 @@ def main() -> None:
                 rounds[name].append(pipeline(files, work))
                 shutil.rmtree(work)
         total = sum(path.stat().st_size for path in files)
+        page = many = None
+        if options.series or not options.no_page:
+            prepare_site()
+        if not options.no_page:
+            page = page_seconds(files)
+        if options.series:
+            sources = small_series(Path(scratch, "small"), options.series)
+            many = {
+                "one_worker": many_seconds(["one"], sources),
+                "two_workers": many_seconds(["first", "second"], sources),
+            }
 
     report = {
         "slices": len(files),
@@ -219,9 +412,27 @@ def main() -> None:
     if "original" in totals:
         report["ratio"] = totals["ours"] / totals["original"]
         print(f"time of ours to the original: {report['ratio']:.2f} (target {TIME_TARGET})")
+    if page is not None:
+        report["page_seconds"], report["page_ratio"] = page, page / totals["ours"]
+        print(
+            f"last slice to finished page: {page:.2f} s, {report['page_ratio']:.2f} of the conversion"
+            f" itself (target {PAGE_TARGET:g})"
+        )
+    if many:
+        report["workers"] = {**many, "series": options.series}
+        report["workers_ratio"] = many["one_worker"] / many["two_workers"]
+        print(
+            f"{options.series} series: {many['one_worker']:.1f} s by one worker, {many['two_workers']:.1f} s"
+            f" by two: {report['workers_ratio']:.2f} times (target {WORKERS_TARGET})"
+        )
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise  # the logs are of use
+    shutil.rmtree(STATE, ignore_errors=True)

@@ -9,10 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+try:
+    from isal import isal_zlib
+except ImportError:  # the standard library's, several times slower at the same size
+    isal_zlib = None
+
 MANIFEST = "manifest.json"
 _BLOCK = 1024 * 1024
 # Level 1 halves MR at several times the speed of the default, which gains little more.
 _LEVEL = 1
+# ISA-L's levels are another scale: this makes 5 % more than zlib's level 1, at five times its speed.
+_ISAL_LEVEL = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class _Sink(io.RawIOBase):
 def zip_stream(series_uid: str, study_uid: str, members: Iterable[Member]) -> Iterator[bytes]:
     """The bytes of the archive, in constant memory; the manifest is its last file.
 
-    The same members give the same bytes: no time of writing is recorded.
+    The same members give the same bytes: no time of writing is recorded. (With and without ISA-L
+    they differ; both are ZIP's deflate.)
     """
     sink = _Sink()
     entries = []
@@ -92,6 +100,8 @@ def zip_stream(series_uid: str, study_uid: str, members: Iterable[Member]) -> It
             info.external_attr = 0o100644 << 16
             info.file_size = member.size
             with archive.open(info, "w", force_zip64=member.size > 2**31 - 1) as file:
+                if member.compressible and isal_zlib is not None:
+                    file._compressor = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, -15)
                 for chunk in member.chunks():
                     file.write(chunk)
                     yield sink.take()
