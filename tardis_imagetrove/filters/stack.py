@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.pixels import apply_color_lut, iter_pixels
 from pydicom.uid import UID
 
 from .headers import Header, Planes
@@ -40,19 +40,24 @@ def in_colour(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return coloured if coloured.dtype == np.uint8 else (coloured >> 8).astype(np.uint8)
 
 
-def frame_pixels(header: Header, frame: int) -> np.ndarray:
-    """One frame's pixels, decoded; colours as RGB. Shape (rows, columns) or (rows, columns, 3).
+def frames_of(header: Header, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """Pixels of some frames of an instance, decoded one after the other while the file is read once.
+
+    Colours are RGB. Shape (rows, columns) or (rows, columns, 3).
 
     Raises:
         Exception: of the decoder's own kinds.
     """
-    if UID(header.transfer_syntax).is_deflated:
-        pixels = pixel_array(pydicom.dcmread(header.path), index=frame)
-    else:
-        pixels = pixel_array(header.path, index=frame)
-    if has_palette(header):
-        return in_colour(pixels, pydicom.dcmread(header.path, stop_before_pixels=True))
-    return pixels
+    deflated = UID(header.transfer_syntax).is_deflated
+    source = pydicom.dcmread(header.path) if deflated else header.path
+    colours = pydicom.dcmread(header.path, stop_before_pixels=True) if has_palette(header) else None
+    for pixels in iter_pixels(source, indices=frames):
+        yield pixels if colours is None else in_colour(pixels, colours)
+
+
+def frame_pixels(header: Header, frame: int) -> np.ndarray:
+    """One frame's pixels, as :func:`frames_of` gives them."""
+    return next(frames_of(header, [frame]))
 
 
 # Geometry
@@ -217,22 +222,31 @@ def write_stack(
     written["qform_code"] = 0  # the quaternion cannot say what leans
     written.set_slope_inter(slope, intercept)
     written["vox_offset"] = 352
+    plane_bytes = stack.columns * stack.rows * kind.itemsize
+    # By file, so that each is read once, whatever the order of its frames.
+    places: dict[Path, tuple[Header, dict[int, list[tuple[int, int]]]]] = {}
+    for k, place in enumerate(stack.owners):
+        for t, (owner, index) in enumerate(place):
+            _, frames = places.setdefault(owner.path, (owner, {}))
+            frames.setdefault(owner.frame_of(index), []).append(
+                (index, 352 + (t * len(stack.owners) + k) * plane_bytes)
+            )
     with path.open("wb") as file:
         written.write_to(file)
-        file.write(bytes(352 - file.tell()))
-        for volume in range(stack.shape[3]):
-            for place in stack.owners:
-                owner, index = place[volume]
-                pixels = owner.tile_of(frame_pixels(owner, owner.frame_of(index)), index)
-                if pixels.dtype != first.dtype or pixels.shape[:2] != (stack.rows, stack.columns):
-                    raise ValueError(
-                        f"{owner.path.name} has pixels of another type or matrix than the others"
-                    )
-                if one is None and owner.scaling is not None:
-                    own_slope, own_intercept = owner.scaling[owner.frame_of(index)]
-                    pixels = pixels * own_slope + own_intercept
-                plane = pixels[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
-                file.write(np.ascontiguousarray(plane, dtype="u1" if kind == RGB else kind).tobytes())
+        for owner, frames in places.values():
+            order = sorted(frames)
+            for frame, decoded in zip(order, frames_of(owner, order), strict=True):
+                for index, offset in frames[frame]:
+                    pixels = owner.tile_of(decoded, index)
+                    if pixels.dtype != first.dtype or pixels.shape[:2] != (stack.rows, stack.columns):
+                        raise ValueError(
+                            f"{owner.path.name} has pixels of another type or matrix than the others"
+                        )
+                    if one is None and owner.scaling is not None:
+                        pixels = pixels * owner.scaling[frame][0] + owner.scaling[frame][1]
+                    plane = pixels[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
+                    file.seek(offset)
+                    file.write(np.ascontiguousarray(plane, dtype="u1" if kind == RGB else kind).tobytes())
 
 
 def _frame(owner: tuple[Header, int]) -> tuple[Header, int]:
