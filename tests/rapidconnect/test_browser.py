@@ -70,6 +70,7 @@ def test_a_person_comes_in_from_another_site_by_the_keyboard(demo, browser):
         browser.key("Tab", 9)
         if browser.run("document.activeElement.id == 'federation-button'"):
             break
+    assert browser.run("document.activeElement.id") == "federation-button"
     browser.key("Enter", 13, "\r")
     choose(browser, "bjork")
     arrive(browser, "/")
