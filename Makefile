@@ -43,7 +43,7 @@ viewer-if-possible:
 
 $(NIIVUE)/niivue.umd.js: package.json package-lock.json
 	@echo "Fetching the viewer by npm (once) ..."
-	@npm ci --silent --ignore-scripts --no-audit --no-fund --omit=dev --omit=optional
+	@npm ci --silent --fetch-retries=1 --fetch-retry-mintimeout=1000 --ignore-scripts --no-audit --no-fund --omit=dev --omit=optional
 	@mkdir -p $(NIIVUE)
 	@for file in docs/licences/niivue.txt node_modules/*/LICENSE* node_modules/@*/*/LICENSE*; do \
 		printf '\n== %s\n\n' "$$file"; cat "$$file"; done > $(NIIVUE)/LICENCES.txt
