@@ -129,7 +129,7 @@ def check_mytardis_database(databases: Sequence[str] | None = None, **_: object)
         return []
     try:
         return [
-            checks.Error(problem, hint=hint, id="imagetrove.E008")
+            checks.Warning(problem, hint=hint, id="imagetrove.W006")
             for problem, hint in mytardis().database_problems()
         ]
     except DatabaseError:  # before the first migrate
@@ -138,12 +138,15 @@ def check_mytardis_database(databases: Sequence[str] | None = None, **_: object)
 
 @checks.register(checks.Tags.database)
 def check_schemas(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
-    """Whether each instrument's schemas are of the right type; by ``check --database default``."""
+    """Whether each instrument's schemas are of the right type; by ``check --database default``.
+
+    No error: ``migrate`` asks this as well, and one instrument must not keep MyTARDIS from migrating.
+    """
     if not databases:
         return []
     try:
         return [
-            checks.Error(f"Instrument configuration {configuration.name}: {problem}.", id="imagetrove.E007")
+            checks.Warning(f"Instrument configuration {configuration.name}: {problem}.", id="imagetrove.W005")
             for configuration in InstrumentConfiguration.objects.all()
             for level, namespace in (
                 (Level.EXPERIMENT, configuration.schema_experiment),
