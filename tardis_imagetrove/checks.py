@@ -161,16 +161,22 @@ def check_schemas(databases: Sequence[str] | None = None, **_: object) -> list[c
 
 @checks.register("imagetrove")
 def check_mounted(**_: object) -> list[checks.CheckMessage]:
-    """Whether MyTARDIS has mounted the app's pages, which it omits without a word when it cannot."""
-    try:
-        reverse("tardis_imagetrove:index")
-    except NoReverseMatch:
-        return [
-            checks.Warning(
-                "The pages of tardis_imagetrove are not mounted.",
-                hint="INSTALLED_APPS must hold 'tardis_imagetrove' itself, not a class of its apps module;"
-                " importing tardis_imagetrove.urls by hand shows any other cause.",
-                id="imagetrove.W002",
+    """Whether MyTARDIS has mounted the app's pages and its API, which it omits without a word when it cannot."""
+    found = []
+    series = {"api_name": "v1", "resource_name": "tardis-imagetrove_series"}
+    for what, module, name, kwargs in (
+        ("pages", "urls", "tardis_imagetrove:index", {}),
+        ("API", "api", "api_dispatch_list", series),
+    ):
+        try:
+            reverse(name, kwargs=kwargs)
+        except NoReverseMatch:
+            found.append(
+                checks.Warning(
+                    f"MyTARDIS has not mounted the {what} of tardis_imagetrove.",
+                    hint="INSTALLED_APPS must hold 'tardis_imagetrove' itself, not a class of its apps module;"
+                    f" importing tardis_imagetrove.{module} in `manage.py shell` shows any other cause.",
+                    id="imagetrove.W002",
+                )
             )
-        ]
-    return []
+    return found

@@ -90,9 +90,10 @@ def test_a_missing_converter_is_told(settings, monkeypatch, tmp_path):
     assert "dcm2niix" in messages["imagetrove.W001"]
 
 
-def test_pages_that_are_not_mounted_are_told(settings):
+def test_pages_and_api_that_are_not_mounted_are_told(settings):
     settings.ROOT_URLCONF = "django.contrib.auth.urls"
-    assert "not mounted" in found(settings)["imagetrove.W002"]
+    told = [m.msg for m in checks.run_checks(tags=["imagetrove"]) if m.id == "imagetrove.W002"]
+    assert told == [f"MyTARDIS has not mounted the {what} of tardis_imagetrove." for what in ("pages", "API")]
 
 
 def test_a_converter_that_is_too_old_is_told_with_its_version(settings, monkeypatch, tmp_path):
