@@ -136,7 +136,7 @@ def check_broker(**_: object) -> list[checks.CheckMessage]:
             )
         ]
     return [
-        checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W003", hint="Series wait meanwhile.")
+        checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W008", hint="Series wait meanwhile.")
         for words in unheard()
     ]
 
@@ -157,7 +157,7 @@ def check_mytardis_database(databases: Sequence[str] | None = None, **_: object)
         return []
     try:
         return [
-            checks.Error(problem, hint=hint, id="imagetrove.E008")
+            checks.Warning(problem, hint=hint, id="imagetrove.W006")
             for problem, hint in mytardis().database_problems()
         ]
     except DatabaseError:  # before the first migrate
@@ -166,12 +166,15 @@ def check_mytardis_database(databases: Sequence[str] | None = None, **_: object)
 
 @checks.register(checks.Tags.database)
 def check_schemas(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
-    """Whether each instrument's schemas are of the right type; by ``check --database default``."""
+    """Whether each instrument's schemas are of the right type; by ``check --database default``.
+
+    No error: ``migrate`` asks this as well, and one instrument must not keep MyTARDIS from migrating.
+    """
     if not databases:
         return []
     try:
         return [
-            checks.Error(f"Instrument configuration {configuration.name}: {problem}.", id="imagetrove.E007")
+            checks.Warning(f"Instrument configuration {configuration.name}: {problem}.", id="imagetrove.W005")
             for configuration in InstrumentConfiguration.objects.all()
             for level, namespace in (
                 (Level.EXPERIMENT, configuration.schema_experiment),
@@ -203,23 +206,29 @@ def check_senders(databases: Sequence[str] | None = None, **_: object) -> list[c
         checks.Warning(
             f"No sender is configured for {', '.join(names)}: {what}.",
             hint="Add the AE title and address of the console to the instrument's configuration in admin.",
-            id="imagetrove.W003",
+            id="imagetrove.W007",
         )
     ]
 
 
 @checks.register("imagetrove")
 def check_mounted(**_: object) -> list[checks.CheckMessage]:
-    """Whether MyTARDIS has mounted the app's pages, which it omits without a word when it cannot."""
-    try:
-        reverse("tardis_imagetrove:index")
-    except NoReverseMatch:
-        return [
-            checks.Warning(
-                "The pages of tardis_imagetrove are not mounted.",
-                hint="INSTALLED_APPS must hold 'tardis_imagetrove' itself, not a class of its apps module;"
-                " importing tardis_imagetrove.urls by hand shows any other cause.",
-                id="imagetrove.W002",
+    """Whether MyTARDIS has mounted the app's pages and its API, which it omits without a word when it cannot."""
+    found = []
+    series = {"api_name": "v1", "resource_name": "tardis-imagetrove_series"}
+    for what, module, name, kwargs in (
+        ("pages", "urls", "tardis_imagetrove:index", {}),
+        ("API", "api", "api_dispatch_list", series),
+    ):
+        try:
+            reverse(name, kwargs=kwargs)
+        except NoReverseMatch:
+            found.append(
+                checks.Warning(
+                    f"MyTARDIS has not mounted the {what} of tardis_imagetrove.",
+                    hint="INSTALLED_APPS must hold 'tardis_imagetrove' itself, not a class of its apps module;"
+                    f" importing tardis_imagetrove.{module} in `manage.py shell` shows any other cause.",
+                    id="imagetrove.W002",
+                )
             )
-        ]
-    return []
+    return found

@@ -52,7 +52,7 @@ def test_with_the_database_away_the_last_known_senders_count(owner, spool, monke
 def test_a_check_names_instruments_without_senders(owner):
     def said() -> list[tuple[str, str]]:
         return [
-            (one.id, str(one.msg)) for one in checks.run_checks(databases=["default"]) if "W003" in one.id
+            (one.id, str(one.msg)) for one in checks.run_checks(databases=["default"]) if "W007" in one.id
         ]
 
     assert said() == []
@@ -60,7 +60,7 @@ def test_a_check_names_instruments_without_senders(owner):
     configure(owner, name="Off", enabled=False)
     assert said() == [
         (
-            "imagetrove.W003",
+            "imagetrove.W007",
             "No sender is configured for Phantom MR, Two: nothing can be received.",
         )
     ]

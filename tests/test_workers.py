@@ -191,7 +191,7 @@ def test_queues_of_their_own_need_their_workers_and_what_waits_there_is_told(
     assert "no worker takes work from the queue 'imagetrove-convert' (convert)" in said
     assert "start one with -Q imagetrove-convert" in said
     assert "Queue imagetrove-ingest: ingest@" in said
-    assert "imagetrove.W003" in manage(site, "check", "--deploy", "--tag", "imagetrove")[1]
+    assert "imagetrove.W008" in manage(site, "check", "--deploy", "--tag", "imagetrove")[1]
     site.start_worker("convert", "-Q", "imagetrove-convert")
     site.wait([uid])
     assert_each_was_made_once(1)

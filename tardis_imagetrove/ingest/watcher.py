@@ -73,6 +73,7 @@ class Watcher:
         self._series: dict[str, _Seen] = {}
         self._runs: dict[int, _Seen] = {}
         self._configured: object = None
+        self._broker_away = ""
 
     def run(self, stop: threading.Event, tick_seconds: float) -> None:
         """Look every ``tick_seconds`` until ``stop`` is set; no trouble ends it."""
@@ -95,6 +96,7 @@ class Watcher:
 
     def tick(self) -> None:
         """Look once."""
+        self._broker_away = ""
         reconfigured = self._reconfigured()
         self._look_at_spool(reconfigured)
         self._look_at_runs()
@@ -167,9 +169,23 @@ class Watcher:
         seen.times_queued += 1
         seen.since = self._clock()
         try:
-            self._queue_series(uid)
+            self._hand_over(self._queue_series, uid)
         except RetriableError as error:
             note(uid, Series.State.WAITING, str(error))
+
+    def _hand_over(self, queue: Callable[..., None], what: str | int) -> None:
+        """Queue, unless the broker was away at this look already: it may take seconds to be sure of that.
+
+        Raises:
+            RetriableError: the broker is away.
+        """
+        if self._broker_away:
+            raise RetriableError(self._broker_away)
+        try:
+            queue(what)
+        except RetriableError as error:
+            self._broker_away = str(error)
+            raise
 
     # Filter runs
 
@@ -208,7 +224,7 @@ class Watcher:
             gone = int(state == FilterRun.State.RUNNING)
             if same.update(state=FilterRun.State.QUEUED, beat=F("beat") + 1, lost=F("lost") + gone):
                 try:
-                    self._queue_run(pk)
+                    self._hand_over(self._queue_run, pk)
                 except RetriableError as error:
                     FilterRun.objects.filter(pk=pk, state=FilterRun.State.QUEUED).update(reason=str(error))
 

@@ -26,13 +26,16 @@ class Queue:
         self.series: list[str] = []
         self.runs: list[int] = []
         self.away = False
+        self.tried = 0
 
     def put_series(self, uid: str) -> None:
+        self.tried += 1
         if self.away:
             raise RetriableError("the broker cannot be reached")
         self.series.append(uid)
 
     def put_run(self, run_id: int) -> None:
+        self.tried += 1
         if self.away:
             raise RetriableError("the broker cannot be reached")
         self.runs.append(run_id)
@@ -130,6 +133,24 @@ def test_with_the_broker_away_the_series_waits_and_is_queued_later(
     queue.away = False
     pass_time(watcher, clock, 31)
     assert len(queue.series) == 1
+
+
+def test_a_broker_that_is_away_is_tried_once_a_look_and_every_series_says_why(
+    watcher, queue, clock, spool, owner, tmp_path
+):
+    for number in range(3):
+        deliver(spool, *phantom(tmp_path / f"in-{number}", slices=2))
+    queue.away = True
+    watcher.tick()
+    pass_time(watcher, clock, 61)
+    assert queue.tried == 1
+    assert (
+        list(Series.objects.values_list("state", "reason"))
+        == [(Series.State.WAITING, "the broker cannot be reached")] * 3
+    )
+    queue.away = False
+    pass_time(watcher, clock, 31)
+    assert len(queue.series) == 3
 
 
 def test_a_held_series_is_tried_again_when_instruments_change_or_more_comes(
