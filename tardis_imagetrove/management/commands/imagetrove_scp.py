@@ -30,7 +30,7 @@ from ...scp.metrics import Metric, MetricsServer, gauge, receiver_metrics
 from ...scp.pending import PendingCommitments
 from ...scp.systemd import notify, watchdog_seconds
 from ...senders import SenderWatch
-from ...spool import Spool
+from ...spool import Spool, SpoolFull
 from ...tasks import open_spool, queue_run, queue_series
 
 log = logging.getLogger("tardis_imagetrove.scp")
@@ -82,7 +82,8 @@ class Command(BaseCommand):
         with contextlib.ExitStack() as stack:
             try:
                 config = receiver_config(options)
-                spool.prepare()
+                with contextlib.suppress(SpoolFull):  # the receiver tells it, to the log and to senders
+                    spool.prepare()
                 if promiscuous:
                     stack.enter_context(promiscuous_mark(spool))
                 senders = SenderList(spool)
