@@ -10,8 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ...checks import RECEIVING
 from ...conf import settings
 from ...errors import ImageTroveError, PermanentError
 from ...ingest.commitment import CommitmentReporter, CommitmentTiming
@@ -46,6 +48,8 @@ class Command(BaseCommand):
         "Receive DICOM (C-ECHO, C-STORE, storage commitment) from the configured instruments' senders into the "
         "spool, and have complete series ingested."
     )
+    # Another app's mistake, or a filter that is missing, is no reason to turn scans away.
+    requires_system_checks = [RECEIVING]
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
@@ -66,7 +70,10 @@ class Command(BaseCommand):
 
     def handle(self, **options: object) -> None:
         set_up_logging(bool(options["log_json"]))
-        spool = open_spool(options["spool"])
+        try:
+            spool = open_spool(options["spool"])
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         timing = Timing(
             quiet=settings.QUIET_SECONDS,
             stall=settings.STALL_SECONDS,
