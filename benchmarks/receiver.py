@@ -202,9 +202,9 @@ def answers_echo(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(server: Server, nagle: bool) -> Iterator[tuple[int, subprocess.Popen]]:
+def running(server: Server, nagle: bool, folder: str | None = None) -> Iterator[tuple[int, subprocess.Popen]]:
     """The server on a free port with an empty folder; yields when it answers an echo."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as name:
         port = free_port()
         process = subprocess.Popen(
             server.command(port, Path(name)),
@@ -411,9 +411,14 @@ def flood(port: int, count: int, look: Callable[[int], None]) -> None:
 
 
 def our_memory_over(count: int) -> dict[str, float]:
-    """Ours alone: resident memory after a tenth of ``count`` instances, and after all."""
+    """Ours alone: resident memory after a tenth of ``count`` instances, and after all.
+
+    On a memory file system where there is one with a GB to spare: it is not about the disk.
+    """
     resident: dict[int, float] = {}
-    with running(SERVERS[0], False) as (port, process):
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    with running(SERVERS[0], False, str(memory) if has_room else None) as (port, process):
 
         def look(done: int) -> None:
             if done in (count // 10, count):

@@ -32,10 +32,20 @@ _NUMBERS = {
 }
 
 
-@checks.register("imagetrove")
+#: Tag of what must be right for receiving; what only workers need keeps no receiver from starting.
+RECEIVING = "imagetrove_receiving"
+
+
+@checks.register("imagetrove", RECEIVING)
 def check_settings(**_: object) -> list[checks.CheckMessage]:
-    """The ``IMAGETROVE`` setting: its keys, types, and the folders that it names."""
-    return [*_check_keys(), *_check_numbers(), *_check_folders(), *_check_filters(), *_check_queues()]
+    """The ``IMAGETROVE`` setting: its keys and types."""
+    return [*_check_keys(), *_check_numbers()]
+
+
+@checks.register("imagetrove")
+def check_what_settings_name(**_: object) -> list[checks.CheckMessage]:
+    """The folders, filters and queues that the ``IMAGETROVE`` setting names."""
+    return [*_check_folders(), *_check_filters(), *_check_queues()]
 
 
 def _check_keys() -> Iterator[checks.CheckMessage]:

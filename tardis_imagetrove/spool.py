@@ -131,9 +131,15 @@ class Spool:
         lock = self.root / "incoming" / f"{name}.lock"
         # Locked before the folder appears, so that nobody takes us for dead in between.
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         folder = self.root / "incoming" / name
-        folder.mkdir()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            folder.mkdir()
+        except OSError:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            raise
         self._incoming, self._incoming_lock, self._owner = folder, descriptor, os.getpid()
         return folder
 
@@ -174,6 +180,8 @@ class Spool:
             raise SpoolFull(
                 f"the disk of {self.root} has less than {self.reserve_bytes // 1024**2} MiB free, which are kept in reserve"
             )
+        if self._incoming is None or self._owner != os.getpid():
+            self.prepare()  # the disk may have been full when we started
         with disk_errors("cannot write in the spool", self.root):
             return Incoming(self, self._claim_incoming() / f"{uuid.uuid4().hex}.part")
 

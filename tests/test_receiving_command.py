@@ -83,6 +83,32 @@ def test_a_wrong_option_is_named_and_ends_it(site, options, words):
     assert "Traceback" not in ended.stderr
 
 
+def test_what_only_workers_need_keeps_no_receiver_from_starting(site):
+    said = json.loads(site.env["IMAGETROVE_TEST_SETTINGS"])
+    site.env["IMAGETROVE_TEST_SETTINGS"] = json.dumps(
+        {**said, "FILTERS": ["no.such.Filter"], "SCRATCH": "/dev/null"}
+    )
+    site.start_receiver()
+    assert site.echo()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"SPOOL": None}, "IMAGETROVE['SPOOL'] is not set"), ({"QUIET_SECONDS": "60"}, "must be a number")],
+)
+def test_a_wrong_setting_is_named_and_ends_it(site, settings, words):
+    ended = subprocess.run(
+        [sys.executable, "-m", "django", "imagetrove_scp", "--host", "127.0.0.1", "--port", str(site.port)],
+        env={**site.env, "IMAGETROVE_TEST_SETTINGS": json.dumps(settings)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_taken_port_is_named(site):
     site.start_receiver()
     ended = subprocess.run(

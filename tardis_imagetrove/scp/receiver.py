@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import PermanentError, RetriableError
-from ..spool import Spool, SpoolError
+from ..spool import Spool, SpoolError, SpoolFull
 from .config import ReceiverConfig
 from .desk import Admit, Commitment, Desk, RateLimit
 from .records import Counters
@@ -69,6 +69,8 @@ class _ProcessCrew:
         self._early_deaths = 0
         # ``admit`` may query a database; the threads that read from the workers must not wait for it.
         self._pool = ThreadPoolExecutor(_ADMITTING_THREADS, thread_name_prefix="admit")
+        # A spool that hangs may hold up requests for commitment, and must not hold up admission.
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     def start(self) -> None:
         for _ in range(self._config.workers):
@@ -119,7 +121,9 @@ class _ProcessCrew:
         if method == "enter":
             self._pool.submit(lambda: worker.reply(call, self._desk.enter(*arguments)))
         else:
-            self._pool.submit(lambda: worker.reply(call, commitment_answer(self._desk.commit, *arguments)))
+            self._committing.submit(
+                lambda: worker.reply(call, commitment_answer(self._desk.commit, *arguments))
+            )
 
     def _news(self, worker: WorkerProcess, kind: str, arguments: tuple) -> None:
         if kind == "closed":
@@ -187,6 +191,7 @@ class _ProcessCrew:
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         self._pool.shutdown(wait=False)
+        self._committing.shutdown(wait=False)
 
 
 class Receiver:
@@ -240,13 +245,16 @@ class Receiver:
 
         Raises:
             OSError: the address cannot be listened on; the text says which and why.
-            SpoolError: the spool cannot be written.
+            SpoolError: the spool cannot be written; a full disk is no reason not to start.
             ReceiverConfigError: the TLS files cannot be used.
             ReceiverError: a worker process could not start.
         """
         if self.config.tls is not None:
             self.config.tls.context()  # raises what is wrong with the files, before anything runs
-        self._spool.prepare()
+        try:
+            self._spool.prepare()
+        except SpoolFull as error:  # senders are told so, which is better than nobody answering
+            logger.warning("%s; instances are refused until there is room", error)
         self._listener = _listen(self.config.host, self.config.port)
         self._port = self._listener.getsockname()[1]
         try:

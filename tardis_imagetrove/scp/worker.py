@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import ImageTroveError, PermanentError, RetriableError
-from ..spool import Spool
+from ..spool import Spool, SpoolFull
 from .association import Denial
 from .config import ReceiverConfig
 from .pdu import Rejection
@@ -118,7 +118,8 @@ def main(control_fd: int, handover_fd: int) -> None:
     level, config, spool, commitment = control.recv()
     logging.getLogger().setLevel(level)
     try:
-        spool.prepare()
+        with contextlib.suppress(SpoolFull):  # the parent has said it
+            spool.prepare()
         server = AssociationServer(config, spool, desk, commitment)
     except Exception as error:
         desk.tell("failed", str(error))

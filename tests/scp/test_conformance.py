@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tardis_imagetrove import __version__
-from tardis_imagetrove.scp import ReceiverConfig, dimse, part10
-from tardis_imagetrove.scp.association import MAX_P_DATA_BYTES
+from tardis_imagetrove.scp import ReceiverConfig, commitment, dimse, part10
+from tardis_imagetrove.scp.association import MAX_ACTION_BYTES, MAX_P_DATA_BYTES
 from tardis_imagetrove.scp.receiver import Receiver
 from tardis_imagetrove.spool import Spool
 
@@ -64,3 +64,21 @@ def test_every_status_of_a_store_is_listed():
         dimse.INVALID_SOP_INSTANCE,
         dimse.SOP_CLASS_NOT_SUPPORTED,
     }
+
+
+def test_every_answer_to_a_commitment_request_and_every_failure_reason_is_listed():
+    beginning, end = STATEMENT.index("##### 4.2.1.3"), STATEMENT.index("##### 4.2.1.4")
+    codes = re.findall(r"^\| 0x([0-9A-F]{4})( \||)", STATEMENT[beginning:end], re.MULTILINE)
+    assert {int(code, 16) for code, cell in codes if cell} == {
+        dimse.SUCCESS,
+        dimse.PROCESSING_FAILURE,
+        dimse.NO_SUCH_ACTION,
+        dimse.MISTYPED_ARGUMENT,
+        dimse.RESOURCE_LIMITATION,
+    }
+    assert {int(code, 16) for code, cell in codes if not cell} == {
+        commitment.NO_SUCH_OBJECT_INSTANCE,
+        commitment.CLASS_INSTANCE_CONFLICT,
+        commitment.PROCESSING_FAILURE,
+    }
+    assert f"longer than {MAX_ACTION_BYTES // 1024**2} MiB" in STATEMENT

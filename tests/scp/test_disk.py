@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+from pathlib import Path
 
 from tardis_imagetrove.spool import Spool
 
@@ -30,6 +31,35 @@ def test_a_full_disk_refuses_with_a700_still_echoes_and_resumes_by_itself(receiv
     assert [path.name for path in spool.series_root.glob("*/*")] == ["1.2.3.dcm"]
     assert receiver.counters().refusals == {"disk-full": 2}
     assert "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_receiver_starts_on_a_full_disk_and_goes_on_when_there_is_room(
+    receive, small_disk, caplog, workers
+):
+    # Full in that it has no room for another name: what a start needs first.
+    subprocess.run(["mount", "-o", "remount,nr_inodes=40", small_disk], check=True)
+    spool = Spool(small_disk / "spool", reserve_bytes=0)
+    Spool(small_disk / "spool", reserve_bytes=0).prepare()
+    fillers = []
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(100):
+            fillers.append(small_disk / str(number))
+            fillers[-1].touch()
+    receiver = receive(spool=spool, workers=workers)
+    assert "instances are refused until there is room" in caplog.text
+    with RawPeer(receiver.port) as peer:
+        peer.associate()
+        assert peer.echo().status == 0
+        open_files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        for _ in range(5):
+            assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0xA700
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == open_files
+        for filler in fillers[:-1]:
+            filler.unlink()
+        assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0
+        assert peer.echo().status == 0
+    assert [path.name for path in spool.series_root.glob("*/*")] == ["1.2.1.dcm"]
 
 
 def test_the_reserve_is_left_free(receive, small_disk):

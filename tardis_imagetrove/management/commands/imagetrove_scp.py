@@ -10,8 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ...checks import RECEIVING
 from ...conf import settings
 from ...errors import ImageTroveError, PermanentError
 from ...ingest.commitment import CommitmentReporter, CommitmentTiming
@@ -30,7 +32,7 @@ from ...scp.metrics import Metric, MetricsServer, gauge, receiver_metrics
 from ...scp.pending import PendingCommitments
 from ...scp.systemd import notify, watchdog_seconds
 from ...senders import SenderWatch
-from ...spool import Spool
+from ...spool import Spool, SpoolFull
 from ...tasks import open_spool, queue_run, queue_series
 
 log = logging.getLogger("tardis_imagetrove.scp")
@@ -46,6 +48,8 @@ class Command(BaseCommand):
         "Receive DICOM (C-ECHO, C-STORE, storage commitment) from the configured instruments' senders into the "
         "spool, and have complete series ingested."
     )
+    # Another app's mistake, or a filter that is missing, is no reason to turn scans away.
+    requires_system_checks = [RECEIVING]
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
@@ -66,7 +70,10 @@ class Command(BaseCommand):
 
     def handle(self, **options: object) -> None:
         set_up_logging(bool(options["log_json"]))
-        spool = open_spool(options["spool"])
+        try:
+            spool = open_spool(options["spool"])
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         timing = Timing(
             quiet=settings.QUIET_SECONDS,
             stall=settings.STALL_SECONDS,
@@ -82,7 +89,8 @@ class Command(BaseCommand):
         with contextlib.ExitStack() as stack:
             try:
                 config = receiver_config(options)
-                spool.prepare()
+                with contextlib.suppress(SpoolFull):  # the receiver tells it, to the log and to senders
+                    spool.prepare()
                 if promiscuous:
                     stack.enter_context(promiscuous_mark(spool))
                 senders = SenderList(spool)
