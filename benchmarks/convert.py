@@ -192,8 +192,7 @@ def process(name: str, *command: str):  # noqa: ANN201
     try:
         yield child
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(20)
         with contextlib.suppress(ProcessLookupError):
@@ -205,7 +204,7 @@ def worker(name: str):  # noqa: ANN201
     return process(
         name,
         *("-m", "celery", "-A", "tardis.celery.tardis_app", "worker", "--concurrency", "1"),
-        *("--hostname", f"{name}@%h", "--without-gossip", "--without-mingle"),
+        *("--hostname", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO"),
     )
 
 

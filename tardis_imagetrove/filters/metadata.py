@@ -73,6 +73,8 @@ WORDS = (
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _NESTED = ("RadiopharmaceuticalInformationSequence",)
 
+_OF_EACH_INSTANCE = (*NUMBERS, *WORDS, *_GROUPS, *_NESTED)
+
 
 class MetadataFilter(Filter):
     """Parameter sets with the original uploader's names, and the acquisition's numbers with units.
@@ -86,10 +88,12 @@ class MetadataFilter(Filter):
     version = "1"
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
-        headers = [read_header(path) for path in series.files]
+        # Of all instances only what may differ among them: a whole header takes milliseconds.
+        headers = [read_header(path, _OF_EACH_INSTANCE) for path in series.files]
         if not headers:
             raise PermanentError("the archive holds no instance")
-        first = min(headers, key=lambda header: _number(header.get("InstanceNumber")) or 0)
+        index = min(range(len(headers)), key=lambda i: _number(headers[i].get("InstanceNumber")) or 0)
+        first = headers[index] = read_header(series.files[index])
         return FilterResult(
             parameters=(
                 Parameters(Level.EXPERIMENT, tuple(_experiment(first, series))),
