@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: demo test send lint viewer viewer-if-possible clean
+.PHONY: demo test send lint bench-convert viewer viewer-if-possible clean
 
 demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
@@ -23,6 +23,10 @@ send: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+# Our conversion against the original's tools (minc-tools, zip), the way to the page, and two workers against one.
+bench-convert: $(INSTALLED)
+	@$(RUN) benchmarks/convert.py $(if $(JSON),--json "$(JSON)")
 
 # NiiVue, for the dataset page; a wheel that is built afterwards holds it.
 viewer: $(NIIVUE)/niivue.umd.js ; @:
