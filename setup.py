@@ -13,6 +13,7 @@ S3 = ["boto3>=1.18"]
 # What the embedded host needs beside the package; a real MyTARDIS brings its own.
 DEVHOST = ["Django>=4.2,<5.0", "django-tastypie>=0.14.6"]
 TEST = [
+    "celery[redis]>=5.2",
     "pytest>=8",
     "pytest-django>=4.5",
     "hypothesis>=6.100",

@@ -145,10 +145,11 @@ class SeriesAppResource(ReadOnlyResource):
         if not is_staff(bundle.request) and series.state not in _ARCHIVED:
             bundle.data["reason"] = bundle.data["left_out"] = ""
         bundle.data["dataset_url"] = _dataset_url(bundle.data["dataset"])
-        archives = series.archives.all()
+        archives = list(series.archives.all())
         bundle.data["archives"] = [
             {
                 "version": archive.version,
+                "superseded": archive is not archives[0],
                 "datafile": archive.datafile_id,
                 "instances": archive.instance_count,
                 "sha512": archive.sha512,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from tardis.celery import tardis_app
@@ -84,11 +86,12 @@ def queue_runs(run_ids: Iterable[int]) -> None:
         RetriableError: the broker cannot be reached.
     """
     ids = list(run_ids)
+    first: dict[int, int] = {}
     for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
-        first: dict[int, int] = {}
-        for pk, archive in FilterRun.objects.filter(pk__in=chunk).order_by("pk").values_list("pk", "archive"):
+        chunk = FilterRun.objects.filter(pk__in=ids[start : start + _CHUNK])
+        for pk, archive in chunk.order_by("pk").values_list("pk", "archive"):
             first.setdefault(archive, pk)
+    with _one_connection():
         for run_id in first.values():
             queue_run(run_id)
 
@@ -183,14 +186,39 @@ def _named_queue(task) -> dict[str, str]:  # noqa: ANN001 (a Celery task)
     return {"queue": queue} if queue else {}
 
 
-def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
-    try:
-        # Connected here, since what Celery does by itself tries for six seconds, whatever it is told.
-        with tardis_app.connection_for_write(connect_timeout=_BROKER_SECONDS) as broker:
+@contextmanager
+def _one_connection() -> Iterator[None]:
+    """What is queued within the block goes over one connection, made when it is needed."""
+    with ExitStack() as stack:
+        token = _connections.set((stack, []))
+        try:
+            yield
+        finally:
+            _connections.reset(token)
+
+
+_connections: ContextVar[tuple[ExitStack, list] | None] = ContextVar("connections", default=None)
+
+
+@contextmanager
+def _broker() -> Iterator:
+    """A connection to the broker: that of the block of :func:`_one_connection`, or one of its own."""
+    with ExitStack() as own:
+        stack, opened = _connections.get() or (own, [])
+        if not opened:
+            # Connected here, since what Celery does by itself tries for six seconds, whatever it is told.
+            broker = stack.enter_context(tardis_app.connection_for_write(connect_timeout=_BROKER_SECONDS))
             # A second try only where the first was quick: somebody may wait for the page.
             broker.ensure_connection(
                 max_retries=1, interval_start=0, interval_step=0, timeout=_BROKER_SECONDS / 2
             )
+            opened.append(broker)
+        yield opened[0]
+
+
+def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
+    try:
+        with _broker() as broker:
             task.apply_async(arguments, retry=False, connection=broker, **_named_queue(task))
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

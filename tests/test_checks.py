@@ -46,6 +46,28 @@ def test_a_sound_site_has_nothing_to_be_told(settings, tmp_path):
             "imagetrove.E005",
             "two filters are named 'nifti'",
         ),
+        (
+            {"FILTER_OPTIONS": {"nifty": {}}},
+            "imagetrove.E008",
+            "IMAGETROVE['FILTER_OPTIONS']['nifty']: there is no filter of this name",
+        ),
+        (
+            {"FILTER_OPTIONS": {"nifti": {"second": 1}}},
+            "imagetrove.E008",
+            "['nifti']: there is no option 'second', but seconds, memory_mib",
+        ),
+        (
+            {"FILTER_OPTIONS": {"nifti": {"seconds": 0}}},
+            "imagetrove.E008",
+            "['nifti']['seconds'] is 0: it must be at least 1",
+        ),
+        (
+            {"FILTER_OPTIONS": {"minc": {"memory_mib": "4G"}}},
+            "imagetrove.E008",
+            "['minc']['memory_mib'] is '4G': it must be of type float",
+        ),
+        ({"FILTER_OPTIONS": ["nifti"]}, "imagetrove.E008", "is no dictionary"),
+        ({"CONVERT_QUEUE": ""}, "imagetrove.E002", "IMAGETROVE['CONVERT_QUEUE'] is ''"),
     ],
 )
 def test_a_mistake_is_named_with_its_setting(settings, changes, id_, words):
@@ -81,6 +103,17 @@ def test_a_public_user_who_is_not_there_is_told(settings, owner):
     settings.PUBLIC_USER_ID = 4711
     (message,) = check_mytardis_database(databases=["default"])
     assert "4711 (PUBLIC_USER_ID)" in message.msg
+
+
+def test_a_queue_that_celery_would_not_make_is_told(settings):
+    from tardis.celery import tardis_app
+
+    assert "imagetrove.E009" not in found(settings, INGEST_QUEUE="mine")
+    tardis_app.conf.task_create_missing_queues = False
+    try:
+        assert "knows no queue 'mine'" in found(settings, INGEST_QUEUE="mine")["imagetrove.E009"]
+    finally:
+        tardis_app.conf.task_create_missing_queues = True
 
 
 def test_a_missing_converter_is_told(settings, monkeypatch, tmp_path):

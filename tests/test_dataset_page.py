@@ -215,6 +215,25 @@ def test_ingests_own_words_are_for_staff(series, owner_client, owner):
     assert "Somebody Else" in ours(body(owner_client, address(series)))
 
 
+def test_on_mytardis_own_page_the_newest_picture_comes_first(series, add, spool, tmp_path):
+    from tardis.tardis_portal.models import DataFile
+
+    late = phantom(
+        tmp_path / "late",
+        slices=7,
+        study_uid="2.25.77",
+        series_uid=series.series_uid,
+        overrides={"ReferringPhysicianName": "12345^Rhea", "SeriesNumber": 3},
+    )[-1]
+    deliver(spool, late)
+    add.again(series.series_uid)
+    dataset = series.dataset_key.dataset
+    pictures = DataFile.objects.filter(dataset=dataset, mimetype="image/png").order_by("version")
+    assert [picture.version for picture in pictures] == [1, 2]
+    assert dataset.image == pictures[1]
+    assert pictures[0].filename == pictures[1].filename.replace(".png", ".v1.png")
+
+
 def test_superseded_versions_are_folded_away(series, add, spool, tmp_path, owner_client):
     late = phantom(
         tmp_path / "late",

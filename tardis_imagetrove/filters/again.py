@@ -90,43 +90,61 @@ def mark(
     not_listed: dict[str, tuple[str, ...]] = {}
     for chunk in _chunks(archives.order_by("pk").values_list("pk", flat=True)):
         with transaction.atomic():
+            wanted_of: dict[int, set[str]] = {}
+            series_of: dict[int, int] = {}
             for archive in Archive.objects.filter(pk__in=chunk).select_related("series__configuration"):
                 configuration = archive.series.configuration
                 listed = (configuration and configuration.filters) or versions
-                names = [name for name in versions if name in (wanted or versions)]
                 if unlisted := tuple(name for name in wanted if name not in listed):
                     not_listed[str(configuration)] = unlisted
-                found, same = _mark_archive(
-                    archive, {name: versions[name] for name in names if name in listed}, force
-                )
-                up_to_date += same
-                if found:
-                    runs += found
-                    series.append(archive.series_id)
+                wanted_of[archive.pk] = {
+                    name for name in versions if name in (wanted or versions) and name in listed
+                }
+                series_of[archive.pk] = archive.series_id
+            found, same = _mark_archives(wanted_of, versions, force)
+            up_to_date += same
+            runs += [run for run, _ in found]
+            series += dict.fromkeys(series_of[archive] for _, archive in found)
     return Marked(tuple(runs), tuple(series), up_to_date, tuple(sorted(not_listed.items())))
 
 
-def _mark_archive(archive: Archive, versions: Mapping[str, Current], force: bool) -> tuple[list[int], int]:
-    """Ids of runs to be queued, and the number of those that are up to date."""
+def _mark_archives(
+    wanted: Mapping[int, set[str]], versions: Mapping[str, Current], force: bool
+) -> tuple[list[tuple[int, int]], int]:
+    """Runs to be queued, each with its archive, and the number of those that are up to date.
+
+    Args:
+        wanted: names of filters by archive.
+    """
+
+    def known():  # noqa: ANN202 (a queryset)
+        return FilterRun.objects.filter(archive__in=list(wanted)).order_by("archive", "pk")
+
+    there = set(known().values_list("archive", "filter"))
     FilterRun.objects.bulk_create(
         (
-            FilterRun(archive=archive, filter=name)
-            for name in versions.keys() - set(archive.runs.values_list("filter", flat=True))
+            FilterRun(archive_id=archive, filter=name)
+            for archive, names in wanted.items()
+            for name in versions  # in their order
+            if name in names and (archive, name) not in there
         ),
         ignore_conflicts=True,  # of another who marks at the same time
     )
     found, up_to_date = [], 0
-    for run in archive.runs.filter(filter__in=versions).order_by("pk"):
+    again: dict[str, list[int]] = {}
+    for run in known():
+        if run.filter not in wanted[run.archive_id]:
+            continue
         if run.state in FilterRun.UNFINISHED:
-            found.append(run.pk)
+            found.append((run.pk, run.archive_id))
         elif is_due(run, versions[run.filter], force):
-            # Only as it was seen: another may have marked it, and a worker have taken it.
-            FilterRun.objects.filter(pk=run.pk, state=run.state).update(
-                state=FilterRun.State.QUEUED, reason=""
-            )
-            found.append(run.pk)
+            again.setdefault(run.state, []).append(run.pk)
+            found.append((run.pk, run.archive_id))
         else:
             up_to_date += 1
+    for state, ids in again.items():
+        # Only as it was seen: another may have marked it, and a worker have taken it.
+        FilterRun.objects.filter(pk__in=ids, state=state).update(state=FilterRun.State.QUEUED, reason="")
     return found, up_to_date
 
 

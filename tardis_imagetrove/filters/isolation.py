@@ -56,6 +56,7 @@ class Report:
         programs: that it started and that have ended.
         memory_mib: the most that the process or one of its programs held at once (RSS); its own
             includes what it shares with the worker.
+        cpu_seconds: of the process and its programs together.
         exit_status: of the process; negative is the number of the signal that ended it.
     """
 
@@ -63,6 +64,7 @@ class Report:
     error: ImageTroveError | None
     programs: tuple[ProgramRun, ...]
     memory_mib: float
+    cpu_seconds: float
     exit_status: int
 
 
@@ -117,7 +119,15 @@ def isolated(
                 with suppress(ProcessLookupError, PermissionError):
                     kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-    return _report(said, os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024, limits, late)
+    value, error, programs = _answer(said, os.waitstatus_to_exitcode(status), limits, late)
+    return Report(
+        value,
+        error,
+        programs,
+        memory_mib=usage.ru_maxrss / 1024,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        exit_status=os.waitstatus_to_exitcode(status),
+    )
 
 
 def _read(pipe: int, said: io.BytesIO, seconds: float) -> bool:
@@ -133,7 +143,10 @@ def _read(pipe: int, said: io.BytesIO, seconds: float) -> bool:
         said.write(block)
 
 
-def _report(said: io.BytesIO, status: int, memory_mib: float, limits: Limits, late: bool) -> Report:
+def _answer(
+    said: io.BytesIO, status: int, limits: Limits, late: bool
+) -> tuple[Any, ImageTroveError | None, tuple[ProgramRun, ...]]:
+    """What the process returned, or why it did not, and its programs."""
     programs: list[ProgramRun] = []
     answer: tuple | None = None
     said.seek(0)
@@ -157,7 +170,7 @@ def _report(said: io.BytesIO, status: int, memory_mib: float, limits: Limits, la
         )
     else:
         error = PermanentError(f"its process ended with status {status} and said nothing")
-    return Report(value, error, tuple(programs), memory_mib, status)
+    return value, error, tuple(programs)
 
 
 def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], pipe: int, parent: int) -> int:

@@ -88,6 +88,11 @@ SIEMENS = {
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _NESTED = ("RadiopharmaceuticalInformationSequence",)
 
+#: Siemens's CSA image header, with what reserves its block.
+_CSA = ("(0029,0010)", "(0029,1010)", "(0029,0011)", "(0029,1110)")
+
+_OF_EACH_INSTANCE = (*NUMBERS, *WORDS, *_GROUPS, *_NESTED, *_CSA)
+
 
 class MetadataFilter(Filter):
     """Parameter sets with the original uploader's names, and the acquisition's numbers with units.
@@ -101,15 +106,25 @@ class MetadataFilter(Filter):
     version = "1"
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
-        headers, troubles = [], []
+        # Of all instances only what may differ among them: a whole header takes milliseconds.
+        headers, paths, troubles = [], [], []
         for path in series.files:
             try:
-                headers.append(read_header(path))
+                headers.append(read_header(path, _OF_EACH_INSTANCE))
+                paths.append(path)
             except UnreadableFile as error:
                 troubles.append(f"{error}; it is left out")
-        if not headers:
+        first = None
+        for index in sorted(
+            range(len(headers)), key=lambda i: _number(headers[i].get("InstanceNumber")) or 0
+        ):
+            try:
+                first = headers[index] = read_header(paths[index])
+                break
+            except UnreadableFile as error:
+                troubles.append(f"{error}; only its numbers are looked at")
+        if first is None:
             raise PermanentError("; ".join(troubles[:5]) or "the archive holds no instance")
-        first = min(headers, key=lambda header: _number(header.get("InstanceNumber")) or 0)
         return FilterResult(
             parameters=(
                 Parameters(Level.EXPERIMENT, tuple(_experiment(first, series))),

@@ -360,12 +360,21 @@ class MyTardis(ABC):
 
     @staticmethod
     def supersede(datafile_ids: Iterable[int]) -> None:
-        """Move files of an older version out of their directory's first sight, into ``superseded/``."""
+        """Move files of an older version out of their directory's first sight, into ``superseded/``.
+
+        Their names say so too (``0003_t1.v1.png``): MyTARDIS's own page shows pictures by name, and
+        of one name the oldest first.
+        """
         from tardis.tardis_portal.models import DataFile
 
         for datafile in DataFile.objects.filter(pk__in=list(datafile_ids)):
             if "/superseded/" not in f"/{datafile.directory}/":
                 datafile.directory = f"{datafile.directory}/superseded/v{datafile.version}"
+                suffix = (
+                    ".nii.gz" if datafile.filename.endswith(".nii.gz") else Path(datafile.filename).suffix
+                )
+                stem = datafile.filename.removesuffix(suffix)
+                datafile.filename = f"{stem}.v{datafile.version}{suffix}"
                 datafile.save()
 
     @staticmethod

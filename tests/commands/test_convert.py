@@ -15,13 +15,15 @@ import nibabel
 import pydicom
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from pydicom.fileset import FileSet
 
 from tardis_imagetrove import tasks
 from tardis_imagetrove.errors import PermanentError, RetriableError
-from tardis_imagetrove.filters.base import DicomSeries, Filter, FilterResult, Output
+from tardis_imagetrove.filters.base import DicomSeries, Filter, FilterResult, Option, Output
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import FilterOutput, FilterRun, InstrumentConfiguration, Series
+from tardis_imagetrove.models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
 
 from ..conftest import deliver, phantom, series_uid
 from ..site import HOST, REPOSITORY, Site
@@ -230,6 +232,62 @@ def test_a_series_that_is_not_archived_is_told_and_the_others_are_done(archived,
     said = refused("--series", "1.2.3", archived[0], "9.9", "--force")
     assert "failed: 1.2.3: no archived series\nfailed: 9.9: no archived series\n2 failures" in said
     assert attempts()[archived[0], "count"] == 2
+
+
+@database
+def test_marking_takes_no_more_queries_for_more_series(configuration):
+    from tardis.tardis_portal.models import DataFile, Dataset
+
+    from tardis_imagetrove.filters import again
+
+    dataset = Dataset.objects.create(description="d")
+
+    def add(count: int) -> None:
+        for _ in range(count):
+            number = Series.objects.count()
+            file = DataFile.objects.create(
+                dataset=dataset, directory="d", filename=f"{number}.zip", size=1, md5sum="0" * 32
+            )
+            series = Series.objects.create(series_uid=f"1.2.{number}", configuration=configuration)
+            Archive.objects.create(series=series, version=1, datafile=file, sha512="", instance_count=1)
+
+    def mark() -> again.Marked:
+        with CaptureQueriesContext(connection) as queries:
+            marked = again.mark(again.newest_archives(), {"count": again.Current("1")}, [], True)
+        counts.append(len(queries))
+        return marked
+
+    counts: list[int] = []
+    add(3)
+    assert len(mark().runs) == 3
+    add(60)
+    FilterRun.objects.update(state=FilterRun.State.DONE)
+    marked = mark()
+    assert len(marked.runs) == len(marked.series) == 63
+    assert counts[1] <= counts[0] + 2
+
+
+@database
+def test_other_options_of_a_filter_are_a_reason_to_run_it_again(archived, working, monkeypatch, settings):
+    monkeypatch.setattr(CountFilter, "options", (Option("bins", 64, "Number of bins."),))
+    assert "3 runs of 3 series" in convert("--all")
+    assert "0 runs of 0 series" in convert("--all")
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"count": {"bins": 12}}}
+    assert "3 runs of 3 series" in convert("--all")
+    assert [run.options for run in FilterRun.objects.all()] == [{"bins": 12}] * 3
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"count": {"bin": 12}}}
+    assert "['count']: there is no option 'bin', but bins, seconds, memory_mib" in refused("--all")
+
+
+@database
+def test_several_filters_of_a_series_are_one_message(archived, queued, filters):
+    filters(CountFilter, NewFilter)
+    convert("--all", "--force", "--no-wait")
+    assert len(queued) == 3
+    queued.work()
+    assert attempts() == {
+        (uid, name): 2 if name == "count" else 1 for uid in archived for name in ("count", "new")
+    }
 
 
 @database

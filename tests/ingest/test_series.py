@@ -98,6 +98,7 @@ def test_a_late_slice_makes_a_new_version_that_has_every_slice_once(spool, scrat
     current, former = DataFile.objects.get(version=2), DataFile.objects.get(version=1)
     assert current.directory == "0003_t1_phantom_oblique"
     assert former.directory == "0003_t1_phantom_oblique/superseded/v1"
+    assert former.filename == "0003_t1_phantom_oblique_dicom.v1.zip"
     assert current.file_objects.get().uri != former.file_objects.get().uri
     assert former.file_objects.get().verify()
     assert FilterRun.objects.filter(archive__version=1, state=FilterRun.State.QUEUED).count() == 0

@@ -8,6 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tardis_imagetrove.spool import Spool
 
 from .peer import RawPeer, mr_dataset
