@@ -40,6 +40,8 @@ TAGS = (
     "GridFrameOffsetVector",
     "SamplesPerPixel",
     "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
     "DoseGridScaling",
@@ -58,6 +60,14 @@ _READ_PLAINLY = {
     if (vr := dictionary_VR(tag)) in {"DS", "IS", "UI", "CS", "US"}
 }
 """Attributes whose bytes are decoded here: pydicom's own objects for them cost most of a header's time."""
+
+PIXEL_DESCRIPTION = (
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data."""
@@ -109,6 +119,7 @@ class Header:
         slices: images of the patient in it (a mosaic holds many).
         has_pixels: it has a pixel data element, and a matrix.
         photometric: PhotometricInterpretation.
+        pixel_kind: all that says how pixels are stored and scaled, alike for instances that are read alike.
         mosaic: slices in a mosaic (Siemens) or virtual frame (United Imaging), 0 when it is none.
         tiles: across and down such a mosaic; (1, 1) when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
@@ -126,6 +137,7 @@ class Header:
     transfer_syntax: str
     has_pixels: bool
     photometric: str
+    pixel_kind: tuple[object, ...]
     rows: int
     columns: int
     frames: int
@@ -240,6 +252,11 @@ def read_header(path: Path) -> Header:
         transfer_syntax=str(meta.get("TransferSyntaxUID", "")),
         has_pixels=has_pixels,
         photometric=_text(dataset, "PhotometricInterpretation"),
+        pixel_kind=(
+            *(_text(dataset, keyword) for keyword in PIXEL_DESCRIPTION),
+            str(meta.get("TransferSyntaxUID", "")),
+            None if scaling is None else tuple(scaling[0]),
+        ),
         rows=rows,
         columns=columns,
         frames=frames,

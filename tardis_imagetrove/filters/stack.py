@@ -192,18 +192,22 @@ def write_stack(
         ValueError: frames of different or unsuitable types.
         Exception: of the decoders' own kinds.
     """
-    first = frame_pixels(*_frame(stack.owners[0][0]))
+    kinds = {
+        owner.pixel_kind: (owner, owner.frame_of(index)) for place in stack.owners for owner, index in place
+    }
+    firsts = [frame_pixels(*frame) for frame in kinds.values()]
+    stored, colour = np.result_type(*firsts), firsts[0].ndim == 3
     scalings = {
         tuple(h.scaling[h.frame_of(i)]) for place in stack.owners for h, i in place if h.scaling is not None
     }
     unscaled = any(h.scaling is None for place in stack.owners for h, _ in place)
     one = scalings.pop() if len(scalings) == 1 and not unscaled else (1.0, 0.0) if not scalings else None
-    if first.ndim == 3:
+    if colour:
         kind, one = RGB, (1.0, 0.0)
     elif one is None:
-        kind = np.dtype("f4") if first.dtype.itemsize <= 2 or first.dtype == np.float32 else np.dtype("f8")
+        kind = np.dtype("f4") if stored.itemsize <= 2 or stored == np.float32 else np.dtype("f8")
     else:
-        kind = first.dtype.newbyteorder("<")
+        kind = stored.newbyteorder("<")
     slope, intercept = one or (1.0, 0.0)
     if kind.kind == "f" and one is not None and one != (1.0, 0.0):
         kind, one, slope, intercept = np.dtype("f8"), None, 1.0, 0.0
@@ -238,19 +242,13 @@ def write_stack(
             for frame, decoded in zip(order, frames_of(owner, order), strict=True):
                 for index, offset in frames[frame]:
                     pixels = owner.tile_of(decoded, index)
-                    if pixels.dtype != first.dtype or pixels.shape[:2] != (stack.rows, stack.columns):
-                        raise ValueError(
-                            f"{owner.path.name} has pixels of another type or matrix than the others"
-                        )
+                    if pixels.shape != (stack.rows, stack.columns, *((3,) if colour else ())):
+                        raise ValueError(f"{owner.path.name} has pixels of another shape than the others")
                     if one is None and owner.scaling is not None:
                         pixels = pixels * owner.scaling[frame][0] + owner.scaling[frame][1]
                     plane = pixels[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
                     file.seek(offset)
                     file.write(np.ascontiguousarray(plane, dtype="u1" if kind == RGB else kind).tobytes())
-
-
-def _frame(owner: tuple[Header, int]) -> tuple[Header, int]:
-    return owner[0], owner[0].frame_of(owner[1])
 
 
 def _thickness(stack: Stack, header: nibabel.Nifti1Header | None) -> float:

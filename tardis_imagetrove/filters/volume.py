@@ -49,6 +49,10 @@ PARALLEL = 0.999
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
 
+ROUNDED = 0.2
+"""How far a slice may be from an even grid, as a part of its distance to the next, for its place to be a
+rounded one instead of one after a gap."""
+
 PHILIPS_SCALE_SLOPE = 0x2005100E
 """Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
 
@@ -498,16 +502,28 @@ def _checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]
         agreeing = [other for other in fits if _values_agree(image, stored, pool, other)]
         fit = min(agreeing or [fit], key=lambda fit: fit.away)
         if fit.uneven > POSITION_TOLERANCE_MM:
-            # No affine is right for all slices, so dcm2niix's stays.
-            return image, [
+            # No affine is right for all slices. That from first to last is less wrong where places are rounded;
+            # over a gap it would stretch the voxels.
+            wrong = unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips)
+            if fit.uneven >= min(wrong, ROUNDED * float(np.linalg.norm(fit.affine[:3, 2]))):
+                fit = replace(fit, affine=lps, away=0, uneven=wrong)
+            doubts.append(
                 f"{name}: the distances between slices are uneven; a slice lies up to"
-                f" {unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips):.3g} mm from its place"
-            ]
+                f" {fit.uneven:.3g} mm from its place"
+            )
+            return _settled(image, stored, pool, fit, name, doubts)
         words = f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
         if not agreeing:
             mended = _mended(image, stored, pool, fit, name)
             return mended or (image, [words])
         doubts.append(f"{words}; the headers' places are written instead")
+    return _settled(image, stored, pool, fit, name, doubts)
+
+
+def _settled(
+    image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit, name: str, doubts: list[str]
+) -> tuple[Image, list[str]]:
+    """The image with a fit's affine and the headers' scaling, its voxels compared, and mended if they differ."""
     slope, intercept = _exact_scaling(image, [pool.owners[index] for index in fit.planes])
     image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
     _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
@@ -621,13 +637,15 @@ def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[
 
 
 def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
-    """Which of the sampled slices (first, middle, last) have voxels of no instance at their place, and
+    """Which of the sampled slices (first, middle, last, one of each kind of pixels) have voxels of no instance at their place, and
     which volumes (first, last) have slices of different temporal positions. All slices are looked at where
     instance numbers and temporal positions are at odds."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
     # Where there are as many temporal positions as volumes, a volume is one of them.
     timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
     sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
+    kinds = [pool.owners[index][0].pixel_kind for index in fit.planes]
+    sampled |= {kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:MOST_COMPARED]}
     if timed and not _one_order(pool):
         sampled = set(range(stored.shape[2]))
     differing = []

@@ -36,6 +36,39 @@ def stored_as(dataset, kind):
     dataset.PixelData = pixels.astype(np.dtype(kind).newbyteorder("<")).tobytes()
 
 
+def test_one_slice_that_is_stored_in_another_way_is_compared_and_right(phantom, run):
+    files = phantom()
+
+    def signed(dataset):
+        pixels = np.frombuffer(dataset.PixelData, "<u2").astype("<i2") - 1500
+        dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 1, 16, 15
+        dataset.PixelData = pixels.tobytes()
+
+    edit(files[1], signed)
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    assert worst(files, nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+    assert result.warnings == ()
+
+
+def test_places_that_are_rounded_are_missed_by_no_more_than_that(phantom, run):
+    files = phantom(orientation=ORIENTATIONS["axial"], slice_spacing=2.25, slices=8, centre=(0, 0, 0.125))
+
+    def rounded(dataset):
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, round(float(z), 1)]
+        dataset.SpacingBetweenSlices = dataset.SliceThickness = "2.2"
+
+    for path in files:
+        edit(path, rounded)
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    distance, difference = worst(files, nifti.affine, nifti.get_fdata())
+    assert distance <= 0.1
+    assert difference == 0
+    assert any("distances between slices are uneven" in words for words in result.warnings)
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["upward", "downward"])
 @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4"])
 def test_every_kind_of_integer_keeps_its_range(phantom, run, kind, reverse):
