@@ -459,8 +459,8 @@ def _pixel_size(dataset: Dataset) -> tuple[float, float]:
 
 def _mosaic_slices(dataset: Dataset) -> int:
     """Slices in a Siemens mosaic, from its own attribute or its CSA header; 0 when neither says."""
-    if (0x0019, 0x100A) in dataset:
-        return int(_numbers(dataset[0x0019, 0x100A].value)[0])
+    if (0x0019, 0x100A) in dataset and len(count := _numbers(dataset[0x0019, 0x100A].value)):
+        return int(count[0])
     nicom = _nicom()
     csa = nicom.csareader.get_csa_header(dataset, "image")
     return int(nicom.csareader.get_n_mosaic(csa) or 0) if csa else 0
@@ -537,14 +537,17 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _numbers(value: object) -> np.ndarray:
-    """Numbers of an attribute's value; none when it is absent or empty."""
+    """Numbers of an attribute's value; none when it is absent, empty, or holds something else."""
     if value is None:
         return np.empty(0)
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     if isinstance(value, str):
         value = [part for part in value.split("\\") if part.strip()]
-    return np.atleast_1d(np.array(value, dtype=float))
+    try:
+        return np.atleast_1d(np.array(value, dtype=float))
+    except (ValueError, TypeError):
+        return np.empty(0)
 
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:

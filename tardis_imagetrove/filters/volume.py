@@ -63,7 +63,8 @@ UNPLACED = (
 
 _ANSWERED_BY_CHECKS = re.compile(
     r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
-    r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block)"
+    r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block"
+    r"|Support for images that allocate 1 bits|Double-precision DICOM conversion untested)"
 )
 """What dcm2niix doubts in places and order, which were compared with the headers and the pixels."""
 
@@ -366,7 +367,8 @@ def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Seq
     run = run_dcm2niix(source.folder, out, options=options)
     complaints = tuple(map(source.named, run.complaints))
     images, doubts = [], []
-    for image in _tell_apart([_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]):
+    written = [_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]
+    for image in _tell_apart([image for image in written if image.stored().size]):
         checked, doubt = _checked(image, headers)
         images.append(checked)
         doubts += doubt

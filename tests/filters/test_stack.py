@@ -266,6 +266,25 @@ def test_positions_that_are_no_numbers_are_no_positions(phantom):
     assert [header.planes is None for header in headers] == [True] + [False] * 6
 
 
+@pytest.mark.parametrize("keyword", ["WindowCenter", "PixelSpacing", "ImagePositionPatient"])
+def test_words_in_the_place_of_numbers_leave_no_file_out(phantom, run, keyword):
+    files = phantom()
+    for path in files:
+        edit(path, lambda dataset: dataset.add_new(keyword, "LO", "unknown"))
+    result, _ = run(NiftiFilter, files)
+    assert image(result).shape == (18, 22, 7)
+    told = any("do not say where every slice lies" in words for words in result.warnings)
+    assert told == (keyword != "WindowCenter")
+
+
+def test_an_image_of_no_slices_is_none(phantom, run):
+    path = phantom(slices=1)[0]
+    edit(path, lambda dataset: setattr(dataset, "NumberOfFrames", 0))
+    result, _ = run(NiftiFilter, [path])
+    nifti = image(result)
+    assert worst([path], nifti.affine, nifti.get_fdata())[1] == 0
+
+
 @pytest.mark.parametrize("keyword", ["Manufacturer", "PatientPosition", "ProtocolName"])
 def test_what_conversion_does_not_need_may_be_missing(phantom, run, keyword):
     result, _ = run(NiftiFilter, phantom(overrides={keyword: None}))
