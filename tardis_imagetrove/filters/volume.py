@@ -975,5 +975,6 @@ def _drop_scale_slope(dataset: pydicom.Dataset, element: pydicom.DataElement) ->
 
 def in_one_line(error: Exception, most: int = 240) -> str:
     """An exception's words on one line, cut to a readable length."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    # pydicom puts a whole traceback into some of its messages.
+    words = " ".join(str(error).partition("Traceback (most recent")[0].split()) or type(error).__name__
     return words if len(words) <= most else words[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -187,6 +187,15 @@ def test_a_series_that_dcm2niix_refuses_is_made_from_headers_and_pixels(phantom,
     assert worst(files, *as_nifti(out / "0003_t1.mnc")) == pytest.approx((0, 0), abs=TOLERANCE_MM)
 
 
+def test_a_time_step_that_nothing_says_is_not_made_up(phantom, run):
+    files = repeated(phantom(rows=1), 2, timed)
+    result, _ = run(NiftiFilter, files)
+    assert image(result).shape == (18, 1, 7, 2)
+    assert image(result).header.get_zooms()[3] == 0
+    result, _ = run(MincFilter, files)
+    assert any("the time between its volumes is not known" in words for words in result.warnings)
+
+
 def test_the_planes_of_an_enhanced_localizer_are_images_of_their_own(phantom, run):
     """In one multi-frame object, which dcm2niix refuses."""
     files = [
