@@ -40,6 +40,8 @@ TAGS = (
     "GridFrameOffsetVector",
     "SamplesPerPixel",
     "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
     "DoseGridScaling",
@@ -58,6 +60,14 @@ _READ_PLAINLY = {
     if (vr := dictionary_VR(tag)) in {"DS", "IS", "UI", "CS", "US"}
 }
 """Attributes whose bytes are decoded here: pydicom's own objects for them cost most of a header's time."""
+
+PIXEL_DESCRIPTION = (
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data."""
@@ -109,6 +119,7 @@ class Header:
         slices: images of the patient in it (a mosaic holds many).
         has_pixels: it has a pixel data element, and a matrix.
         photometric: PhotometricInterpretation.
+        pixel_kind: all that says how pixels are stored and scaled, alike for instances that are read alike.
         mosaic: slices in a mosaic (Siemens) or virtual frame (United Imaging), 0 when it is none.
         tiles: across and down such a mosaic; (1, 1) when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
@@ -126,6 +137,7 @@ class Header:
     transfer_syntax: str
     has_pixels: bool
     photometric: str
+    pixel_kind: tuple[object, ...]
     rows: int
     columns: int
     frames: int
@@ -240,6 +252,11 @@ def read_header(path: Path) -> Header:
         transfer_syntax=str(meta.get("TransferSyntaxUID", "")),
         has_pixels=has_pixels,
         photometric=_text(dataset, "PhotometricInterpretation"),
+        pixel_kind=(
+            *(_text(dataset, keyword) for keyword in PIXEL_DESCRIPTION),
+            str(meta.get("TransferSyntaxUID", "")),
+            None if scaling is None else tuple(scaling[0]),
+        ),
         rows=rows,
         columns=columns,
         frames=frames,
@@ -442,8 +459,8 @@ def _pixel_size(dataset: Dataset) -> tuple[float, float]:
 
 def _mosaic_slices(dataset: Dataset) -> int:
     """Slices in a Siemens mosaic, from its own attribute or its CSA header; 0 when neither says."""
-    if (0x0019, 0x100A) in dataset:
-        return int(_numbers(dataset[0x0019, 0x100A].value)[0])
+    if (0x0019, 0x100A) in dataset and len(count := _numbers(dataset[0x0019, 0x100A].value)):
+        return int(count[0])
     nicom = _nicom()
     csa = nicom.csareader.get_csa_header(dataset, "image")
     return int(nicom.csareader.get_n_mosaic(csa) or 0) if csa else 0
@@ -520,14 +537,17 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _numbers(value: object) -> np.ndarray:
-    """Numbers of an attribute's value; none when it is absent or empty."""
+    """Numbers of an attribute's value; none when it is absent, empty, or holds something else."""
     if value is None:
         return np.empty(0)
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     if isinstance(value, str):
         value = [part for part in value.split("\\") if part.strip()]
-    return np.atleast_1d(np.array(value, dtype=float))
+    try:
+        return np.atleast_1d(np.array(value, dtype=float))
+    except (ValueError, TypeError):
+        return np.empty(0)
 
 
 def _texts(dataset: Dataset, keyword: str) -> list[str]:

@@ -103,6 +103,8 @@ ACQUISITION = {
     "ReceiveCoilName": "receive_coil",
     "AcquisitionTime": "acquisition_time",
     "SeriesNumber": "acquisition_id",
+    "FrameTimesStart": "frame_times",
+    "FrameDuration": "frame_lengths",
 }
 """A sidecar's field to the name of MINC's acquisition variable, as dcm2mnc wrote it."""
 

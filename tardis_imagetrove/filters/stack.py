@@ -192,27 +192,13 @@ def write_stack(
         ValueError: frames of different or unsuitable types.
         Exception: of the decoders' own kinds.
     """
-    first = frame_pixels(*_frame(stack.owners[0][0]))
-    scalings = {
-        tuple(h.scaling[h.frame_of(i)]) for place in stack.owners for h, i in place if h.scaling is not None
-    }
-    unscaled = any(h.scaling is None for place in stack.owners for h, _ in place)
-    one = scalings.pop() if len(scalings) == 1 and not unscaled else (1.0, 0.0) if not scalings else None
-    if first.ndim == 3:
-        kind, one = RGB, (1.0, 0.0)
-    elif one is None:
-        kind = np.dtype("f4") if first.dtype.itemsize <= 2 or first.dtype == np.float32 else np.dtype("f8")
-    else:
-        kind = first.dtype.newbyteorder("<")
-    slope, intercept = one or (1.0, 0.0)
-    if kind.kind == "f" and one is not None and one != (1.0, 0.0):
-        kind, one, slope, intercept = np.dtype("f8"), None, 1.0, 0.0
+    kind, scaling = _storage(stack)
     written = header.copy() if header is not None else nibabel.Nifti1Header()
     affine = LPS_TO_RAS @ affine_from(
         stack.planes, stack.columns, stack.rows, *flips, thickness=_thickness(stack, header)
     )
     shape = stack.shape if stack.shape[3] > 1 else stack.shape[:3]
-    step = float(written["pixdim"][4])
+    step = float(header["pixdim"][4]) if header is not None else 0.0  # not known
     written.set_data_dtype(kind)
     written.set_data_shape(shape)
     sizes = tuple(np.linalg.norm(affine[:3, :3], axis=0))
@@ -220,7 +206,7 @@ def write_stack(
     written.set_xyzt_units("mm", "sec")
     written.set_sform(affine, code=int(written["sform_code"]) or 1)
     written["qform_code"] = 0  # the quaternion cannot say what leans
-    written.set_slope_inter(slope, intercept)
+    written.set_slope_inter(*(scaling or (1.0, 0.0)))
     written["vox_offset"] = 352
     plane_bytes = stack.columns * stack.rows * kind.itemsize
     # By file, so that each is read once, whatever the order of its frames.
@@ -238,19 +224,31 @@ def write_stack(
             for frame, decoded in zip(order, frames_of(owner, order), strict=True):
                 for index, offset in frames[frame]:
                     pixels = owner.tile_of(decoded, index)
-                    if pixels.dtype != first.dtype or pixels.shape[:2] != (stack.rows, stack.columns):
-                        raise ValueError(
-                            f"{owner.path.name} has pixels of another type or matrix than the others"
-                        )
-                    if one is None and owner.scaling is not None:
+                    if pixels.shape != (stack.rows, stack.columns, *((3,) if kind == RGB else ())):
+                        raise ValueError(f"{owner.path.name} has pixels of another shape than the others")
+                    if scaling is None and owner.scaling is not None:
                         pixels = pixels * owner.scaling[frame][0] + owner.scaling[frame][1]
                     plane = pixels[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
                     file.seek(offset)
                     file.write(np.ascontiguousarray(plane, dtype="u1" if kind == RGB else kind).tobytes())
 
 
-def _frame(owner: tuple[Header, int]) -> tuple[Header, int]:
-    return owner[0], owner[0].frame_of(owner[1])
+def _storage(stack: Stack) -> tuple[np.dtype, tuple[float, float] | None]:
+    """The type of a stack's voxels, and the slope and intercept that they all have; ``None`` when each
+    frame's own are worked in."""
+    owners = [owner for place in stack.owners for owner in place]
+    firsts = [
+        frame_pixels(*first) for first in {h.pixel_kind: (h, h.frame_of(i)) for h, i in owners}.values()
+    ]
+    if firsts[0].ndim == 3:
+        return RGB, (1.0, 0.0)
+    stored = np.result_type(*firsts)
+    scalings = {(1.0, 0.0) if h.scaling is None else tuple(h.scaling[h.frame_of(i)]) for h, i in owners}
+    if scalings == {(1.0, 0.0)} or (len(scalings) == 1 and stored.kind in "iu"):
+        return stored.newbyteorder("<"), scalings.pop()
+    # Single precision holds 16 bits and a slope to a part in ten millions.
+    narrow = stored.itemsize <= 2 or len(scalings) > 1 and stored == np.float32
+    return np.dtype("<f4" if narrow else "<f8"), None
 
 
 def _thickness(stack: Stack, header: nibabel.Nifti1Header | None) -> float:

@@ -49,6 +49,10 @@ PARALLEL = 0.999
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
 
+ROUNDED = 0.2
+"""How far a slice may be from an even grid, as a part of its distance to the next, for its place to be a
+rounded one instead of one after a gap."""
+
 PHILIPS_SCALE_SLOPE = 0x2005100E
 """Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
 
@@ -59,7 +63,8 @@ UNPLACED = (
 
 _ANSWERED_BY_CHECKS = re.compile(
     r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
-    r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block)"
+    r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block"
+    r"|Support for images that allocate 1 bits|Double-precision DICOM conversion untested)"
 )
 """What dcm2niix doubts in places and order, which were compared with the headers and the pixels."""
 
@@ -362,7 +367,8 @@ def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Seq
     run = run_dcm2niix(source.folder, out, options=options)
     complaints = tuple(map(source.named, run.complaints))
     images, doubts = [], []
-    for image in _tell_apart([_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]):
+    written = [_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]
+    for image in _tell_apart([image for image in written if image.stored().size]):
         checked, doubt = _checked(image, headers)
         images.append(checked)
         doubts += doubt
@@ -498,16 +504,28 @@ def _checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]
         agreeing = [other for other in fits if _values_agree(image, stored, pool, other)]
         fit = min(agreeing or [fit], key=lambda fit: fit.away)
         if fit.uneven > POSITION_TOLERANCE_MM:
-            # No affine is right for all slices, so dcm2niix's stays.
-            return image, [
+            # No affine is right for all slices. That from first to last is less wrong where places are rounded;
+            # over a gap it would stretch the voxels.
+            wrong = unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips)
+            if fit.uneven >= min(wrong, ROUNDED * float(np.linalg.norm(fit.affine[:3, 2]))):
+                fit = replace(fit, affine=lps, away=0, uneven=wrong)
+            doubts.append(
                 f"{name}: the distances between slices are uneven; a slice lies up to"
-                f" {unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips):.3g} mm from its place"
-            ]
+                f" {fit.uneven:.3g} mm from its place"
+            )
+            return _settled(image, stored, pool, fit, name, doubts)
         words = f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
         if not agreeing:
             mended = _mended(image, stored, pool, fit, name)
             return mended or (image, [words])
         doubts.append(f"{words}; the headers' places are written instead")
+    return _settled(image, stored, pool, fit, name, doubts)
+
+
+def _settled(
+    image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit, name: str, doubts: list[str]
+) -> tuple[Image, list[str]]:
+    """The image with a fit's affine and the headers' scaling, its voxels compared, and mended if they differ."""
     slope, intercept = _exact_scaling(image, [pool.owners[index] for index in fit.planes])
     image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
     _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
@@ -621,13 +639,15 @@ def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[
 
 
 def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
-    """Which of the sampled slices (first, middle, last) have voxels of no instance at their place, and
+    """Which of the sampled slices (first, middle, last, one of each kind of pixels) have voxels of no instance at their place, and
     which volumes (first, last) have slices of different temporal positions. All slices are looked at where
     instance numbers and temporal positions are at odds."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
     # Where there are as many temporal positions as volumes, a volume is one of them.
     timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
     sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
+    kinds = [pool.owners[index][0].pixel_kind for index in fit.planes]
+    sampled |= {kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:MOST_COMPARED]}
     if timed and not _one_order(pool):
         sampled = set(range(stored.shape[2]))
     differing = []
@@ -955,5 +975,6 @@ def _drop_scale_slope(dataset: pydicom.Dataset, element: pydicom.DataElement) ->
 
 def in_one_line(error: Exception, most: int = 240) -> str:
     """An exception's words on one line, cut to a readable length."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    # pydicom puts a whole traceback into some of its messages.
+    words = " ".join(str(error).partition("Traceback (most recent")[0].split()) or type(error).__name__
     return words if len(words) <= most else words[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

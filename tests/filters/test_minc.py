@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import PositronEmissionTomographyImageStorage
 
 from tardis_imagetrove.filters.minc import MincFilter
 from tardis_imagetrove.filters.minc2 import Minc2Header, axes_of, write_minc2
@@ -162,6 +163,27 @@ def test_no_identifying_value_reaches_the_file(phantom, run):
     content = (out / "0003_t1.mnc").read_bytes()
     for secret in (b"Quetzal", b"Xiomara", b"QX-998877", b"19700101", b"Operator"):
         assert secret not in content
+
+
+def test_the_times_of_uneven_frames_are_told_beside_the_axis(phantom, run):
+    starts, lengths = (0, 10, 30), (10, 20, 60)
+
+    def frame(dataset, repeat):
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = (
+            PositronEmissionTomographyImageStorage
+        )
+        dataset.Modality, dataset.Units, dataset.DecayCorrection = "PT", "BQML", "START"
+        del dataset.RepetitionTime
+        dataset.AcquisitionNumber = repeat + 1
+        dataset.AcquisitionTime = f"1015{starts[repeat]:02d}"
+        dataset.ActualFrameDuration = str(1000 * lengths[repeat])
+        dataset.FrameReferenceTime = str(1000 * starts[repeat] + 500 * lengths[repeat])
+
+    files = repeated(phantom(overrides={"Manufacturer": "SIEMENS"}), 3, frame)
+    result, out = run(MincFilter, files)
+    with h5py.File(out / "0003_t1.mnc") as file:
+        assert file["minc-2.0/info/acquisition"].attrs["frame_times"].tolist() == list(starts)
+    assert any("the time between its volumes is not known" in words for words in result.warnings)
 
 
 # The writer alone

@@ -36,6 +36,39 @@ def stored_as(dataset, kind):
     dataset.PixelData = pixels.astype(np.dtype(kind).newbyteorder("<")).tobytes()
 
 
+def test_one_slice_that_is_stored_in_another_way_is_compared_and_right(phantom, run):
+    files = phantom()
+
+    def signed(dataset):
+        pixels = np.frombuffer(dataset.PixelData, "<u2").astype("<i2") - 1500
+        dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 1, 16, 15
+        dataset.PixelData = pixels.tobytes()
+
+    edit(files[1], signed)
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    assert worst(files, nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+    assert result.warnings == ()
+
+
+def test_places_that_are_rounded_are_missed_by_no_more_than_that(phantom, run):
+    files = phantom(orientation=ORIENTATIONS["axial"], slice_spacing=2.25, slices=8, centre=(0, 0, 0.125))
+
+    def rounded(dataset):
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, round(float(z), 1)]
+        dataset.SpacingBetweenSlices = dataset.SliceThickness = "2.2"
+
+    for path in files:
+        edit(path, rounded)
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    distance, difference = worst(files, nifti.affine, nifti.get_fdata())
+    assert distance <= 0.1
+    assert difference == 0
+    assert any("distances between slices are uneven" in words for words in result.warnings)
+
+
 @pytest.mark.parametrize("reverse", [False, True], ids=["upward", "downward"])
 @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4"])
 def test_every_kind_of_integer_keeps_its_range(phantom, run, kind, reverse):
@@ -154,6 +187,15 @@ def test_a_series_that_dcm2niix_refuses_is_made_from_headers_and_pixels(phantom,
     assert worst(files, *as_nifti(out / "0003_t1.mnc")) == pytest.approx((0, 0), abs=TOLERANCE_MM)
 
 
+def test_a_time_step_that_nothing_says_is_not_made_up(phantom, run):
+    files = repeated(phantom(rows=1), 2, timed)
+    result, _ = run(NiftiFilter, files)
+    assert image(result).shape == (18, 1, 7, 2)
+    assert image(result).header.get_zooms()[3] == 0
+    result, _ = run(MincFilter, files)
+    assert any("the time between its volumes is not known" in words for words in result.warnings)
+
+
 def test_the_planes_of_an_enhanced_localizer_are_images_of_their_own(phantom, run):
     """In one multi-frame object, which dcm2niix refuses."""
     files = [
@@ -231,6 +273,25 @@ def test_positions_that_are_no_numbers_are_no_positions(phantom):
     edit(files[0], lambda dataset: dataset.add_new("ImagePositionPatient", "LO", "nan\\1\\2"))
     headers = survey(DicomSeries(tuple(files), "nan")).headers
     assert [header.planes is None for header in headers] == [True] + [False] * 6
+
+
+@pytest.mark.parametrize("keyword", ["WindowCenter", "PixelSpacing", "ImagePositionPatient"])
+def test_words_in_the_place_of_numbers_leave_no_file_out(phantom, run, keyword):
+    files = phantom()
+    for path in files:
+        edit(path, lambda dataset: dataset.add_new(keyword, "LO", "unknown"))
+    result, _ = run(NiftiFilter, files)
+    assert image(result).shape == (18, 22, 7)
+    told = any("do not say where every slice lies" in words for words in result.warnings)
+    assert told == (keyword != "WindowCenter")
+
+
+def test_an_image_of_no_slices_is_none(phantom, run):
+    path = phantom(slices=1)[0]
+    edit(path, lambda dataset: setattr(dataset, "NumberOfFrames", 0))
+    result, _ = run(NiftiFilter, [path])
+    nifti = image(result)
+    assert worst([path], nifti.affine, nifti.get_fdata())[1] == 0
 
 
 @pytest.mark.parametrize("keyword", ["Manufacturer", "PatientPosition", "ProtocolName"])
