@@ -229,7 +229,8 @@ def prepare() -> None:
     from django.contrib.auth.models import Group, User
     from tardis.tardis_portal.models import Facility, Instrument
 
-    from tardis_imagetrove.models import InstrumentConfiguration, Sender
+    from devhost.federation.views import PEOPLE
+    from tardis_imagetrove.models import InstrumentConfiguration, ProjectMember, Sender
 
     people = {}
     for name, first, last in (
@@ -246,7 +247,10 @@ def prepare() -> None:
         person.is_staff = person.is_superuser = name == "admin"
         person.save()
         people[name] = person
-    people["researcher"].groups.add(Group.objects.get_or_create(name="Project 12345")[0])
+    project, _ = Group.objects.get_or_create(name="Project 12345")
+    people["researcher"].groups.add(project)
+    # Who has not been here yet: she comes through the stand-in for the federation.
+    ProjectMember.objects.get_or_create(group=project, mail=PEOPLE["mei"]["mail"])
     managers, _ = Group.objects.get_or_create(name="Facility managers")
     people["facility"].groups.add(managers)
     facility, _ = Facility.objects.get_or_create(
@@ -353,7 +357,7 @@ def follow(logs: Path) -> None:
 
 
 class Visitor:
-    """Somebody with a browser: signs in by the form and follows links."""
+    """Somebody with a browser: signs in, by the form or through the federation, and follows links."""
 
     def __init__(self, base: str, name: str = "") -> None:
         self.base = base
@@ -368,6 +372,19 @@ class Visitor:
             form = {"username": name, "password": name, "csrfmiddlewaretoken": token[1]}
             action = re.search(r'<form[^>]*action="([^"]+)"', page.decode())
             self.get(action[1] if action else "/login/", urllib.parse.urlencode(form).encode())
+
+    def through_the_federation(self, person: str) -> bytes:
+        """Press the sign-in page's button, choose who to be at the stand-in, and send its form to the host."""
+        _, page = self.get("/login/")
+        button = re.search(r'id="federation-button" href="([^"]+)"', page.decode())
+        if button is None:
+            raise DemoError("the sign-in page does not offer the federation")
+        _, page = self.get(f"{button[1]}?person={person}")
+        action = re.search(r'action="([^"]+)"', page.decode())
+        assertion = re.search(r'name="assertion" value="([^"]+)"', page.decode())
+        if action is None or assertion is None:
+            raise DemoError("the stand-in for the federation sends nothing")
+        return self.get(action[1], urllib.parse.urlencode({"assertion": assertion[1]}).encode())[1]
 
     def get(self, path: str, data: bytes | None = None) -> tuple[int, bytes]:
         url = urllib.parse.urljoin(self.base, path)
@@ -391,6 +408,10 @@ def inspect(base: str) -> tuple[list[dict], list[str]]:
         Visitor(base, name) for name in ("facility", "researcher", "stranger", "")
     )
     datasets, problems = [], []
+    named = Visitor(base)
+    named.through_the_federation("mei")
+    if b"ID-LINK" not in Visitor(base).through_the_federation("admin"):
+        problems.append("who comes with the administrator's address is not refused")
     for series in Series.objects.select_related("dataset_key").order_by("created"):
         if series.dataset_key is None:
             problems.append(f"{series}: {series.reason}")
@@ -424,8 +445,14 @@ def inspect(base: str) -> tuple[list[dict], list[str]]:
                 for path in (page, datafile.download_url):
                     if visitor.get(path)[0] == 200:
                         problems.append(f"{dataset.description}: {who} can see {path}")
-            if series.project == "Project 12345" and member.get(datafile.download_url)[0] != 200:
+            theirs = series.project == "Project 12345"
+            if theirs and member.get(datafile.download_url)[0] != 200:
                 problems.append(f"{dataset.description}: a member of its project cannot download")
+            if (named.get(datafile.download_url)[0] == 200) is not theirs:
+                problems.append(
+                    f"{dataset.description}: who was named on the project and came through the federation "
+                    f"can{'not' if theirs else ''} download"
+                )
         datasets.append(
             {
                 "title": dataset.description,
@@ -460,7 +487,8 @@ Sign in (under "Local sign-in", name and password alike) as
   researcher   a member of Project 12345, who sees the generated series only
   stranger     who sees nothing
   admin        the administrator
-or by the stand-in for the federation on the sign-in page.
+or by the stand-in for the federation on the sign-in page: 美 王 is named on Project 12345 in advance, and Somebody Else,
+who has the administrator's address, is refused.
 
 Send your own:   make send DIR=/path/to/dicom{"" if options.scp_port == 4242 else f" SCP_PORT={options.scp_port}"}
 Files:           {state / "store"}

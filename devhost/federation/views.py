@@ -23,7 +23,7 @@ PEOPLE = {
         "cn": "Björk Guðmundsdóttir",
     },
     "mei": {"displayname": "美 王", "cn": "美 王", "mail": "mei.wang@example.edu"},
-    "admin": {"givenname": "Somebody", "surname": "Else", "mail": "admin@example.com", "cn": "Somebody Else"},
+    "admin": {"givenname": "Somebody", "surname": "Else", "mail": "admin@example.edu", "cn": "Somebody Else"},
 }
 
 # How an assertion can be spoilt, to show what the host makes of it.

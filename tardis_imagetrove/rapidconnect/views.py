@@ -68,6 +68,7 @@ def _sign_in(request: HttpRequest, token: str) -> None:
     raise refusal or refusals.NotSetUp(f"AUTHENTICATION_BACKENDS does not begin with {backend.PATH!r}")
 
 
+@sensitive_variables("tokens")
 def _posted_assertion(request: HttpRequest) -> str:
     if request.method != "POST":
         raise refusals.NothingPosted(f"{request.method} instead of POST")
