@@ -14,7 +14,9 @@ from devhost import demo
 
 
 def started(*options: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, demo.__file__, *options], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, demo.__file__, *options], capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("taken", ["PORT", "SCP_PORT"])
@@ -58,6 +60,8 @@ def test_once_begins_with_an_empty_folder(tmp_path: Path):
 def test_a_process_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        process = demo.start("web", [sys.executable, "-c", "raise SystemExit('no database')"], tmp_path / "web.log")
+        process = demo.start(
+            "web", [sys.executable, "-c", "raise SystemExit('no database')"], tmp_path / "web.log"
+        )
         with pytest.raises(demo.DemoError, match="the web ended at once: no database"):
             demo.wait_for_port(nobody.getsockname()[1], "web", process, tmp_path)
