@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -40,6 +41,70 @@ def test_the_same_bytes_again_are_kept_once_and_other_bytes_beside_them(spool):
     files = spool.files("1.2")
     assert sorted(file.path.read_bytes() for file in files) == [b"abc", b"abd"]
     assert {file.sop_instance_uid for file in files} == {"1.2.3"}
+
+
+@pytest.fixture
+def durable(monkeypatch):
+    """What was asked of the disk, in order: names that were made, and what was synced."""
+    asked: list[tuple[str, Path]] = []
+    fsync, link, mkdir = os.fsync, os.link, Path.mkdir
+
+    def noted_fsync(descriptor):
+        asked.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def noted_link(source, target, **options):
+        link(source, target, **options)
+        asked.append(("name", Path(target)))
+
+    def noted_mkdir(folder, *arguments, **options):
+        mkdir(folder, *arguments, **options)
+        asked.append(("name", folder))
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "link", noted_link)
+    monkeypatch.setattr(Path, "mkdir", noted_mkdir)
+    return asked
+
+
+def test_bytes_and_every_name_on_the_way_to_them_are_synced_before_a_commit_returns(spool, durable):
+    """A power cut loses what was not: the file, its name in the series' folder, that folder's name."""
+    with spool.incoming() as incoming:
+        incoming.write(b"abc")
+        del durable[:]
+        incoming.commit("1.2", "1.2.3")
+        received = incoming.path
+    folder = spool.series_root / "1.2"
+    assert durable == [
+        ("sync", received),
+        ("name", folder),
+        ("sync", spool.series_root),
+        ("name", folder / "1.2.3.dcm"),
+        ("sync", folder),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"abc", b"abd"])
+def test_what_is_sent_again_is_acknowledged_when_it_is_synced_and_not_before(spool, durable, content):
+    """Who sent it first may have been cut off before its name was."""
+    store(spool, b"abc")
+    del durable[:]
+    store(spool, content)
+    assert durable[-1] == ("sync", spool.series_root / "1.2")
+    assert durable[0][0] == "sync"
+    assert durable[0][1].suffix == ".part"
+
+
+def test_a_disk_that_does_not_sync_has_not_stored(spool, monkeypatch):
+    def broken(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with spool.incoming() as incoming:
+        incoming.write(b"abc")
+        monkeypatch.setattr(os, "fsync", broken)
+        with pytest.raises(SpoolError, match="Input/output error"):
+            incoming.commit("1.2", "1.2.3")
+    assert spool.series_uids() == []
 
 
 def test_what_is_not_committed_leaves_nothing(spool):

@@ -229,8 +229,8 @@ def _locate(series: Series, placement: Placement, header: Dataset) -> None:
                 raise  # it is not that another worker was quicker
 
 
-def _project_group(portal: MyTardis, name: str) -> int:
-    """Id of the project's group, made if it does not exist.
+def _project_group(portal: MyTardis, name: str) -> tuple[int, bool]:
+    """Id of the project's group, made if it does not exist, and whether it was made just now.
 
     Raises:
         PermanentError: a user has made a group of that name, and no administrator stands for it.
@@ -245,7 +245,7 @@ def _project_group(portal: MyTardis, name: str) -> int:
                     " an administrator must add it under ImageTrove, Project groups, or rename it"
                 )
         ProjectGroup.objects.get_or_create(group=group)
-    return group.pk
+    return group.pk, made
 
 
 def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, header: Dataset) -> DatasetKey:
@@ -255,7 +255,7 @@ def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, h
     the other's.
     """
     portal = mytardis()
-    group_id = _project_group(portal, placement.group) if placement.group else None
+    group_id, new_group = _project_group(portal, placement.group) if placement.group else (None, False)
     institution = field_text(header, "InstitutionName") or configuration.default_institution_name
 
     def experiment() -> ExperimentKey:
@@ -275,7 +275,11 @@ def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, h
         )
 
     parent = _found_or_made(ExperimentKey, placement.experiment_key, experiment)
-    return _found_or_made(DatasetKey, placement.dataset_key, dataset)
+    found = _found_or_made(DatasetKey, placement.dataset_key, dataset)
+    if new_group:  # the former one of that name was renamed or deleted: what there was is this one's as well
+        portal.grant_experiment(parent.experiment_id, placement.owner_id, group_id)
+        portal.inherit_dataset_access(parent.experiment_id, found.dataset_id)
+    return found
 
 
 def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the two key models)

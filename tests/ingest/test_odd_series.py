@@ -12,6 +12,7 @@ from pydicom.tag import Tag
 
 from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import InstrumentConfiguration, Series
+from tardis_imagetrove.mytardis import mytardis
 
 from ..conftest import configure, deliver, phantom, series_uid
 from .test_series import archive_of, dicom_bytes
@@ -201,6 +202,29 @@ def test_a_configuration_that_was_renamed_goes_on_with_its_series(spool, scratch
     series, _ = ingest(spool, scratch, paths[-1])
     assert (series.state, Dataset.objects.count()) == (Series.State.DONE, 1)
     assert series.configuration.name == "The same scanner under another name"
+
+
+@pytest.mark.parametrize("change", ["renamed", "deleted"])
+def test_a_project_whose_group_was_renamed_or_deleted_has_a_group_that_sees_its_series(
+    spool, scratch, owner, box, tmp_path, django_user_model, change
+):
+    from django.contrib.auth.models import Group
+
+    configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
+    overrides = {"ReferringPhysicianName": "12345^Smith"}
+    ingest(spool, scratch, *phantom(tmp_path / "one", slices=1, overrides=overrides))
+    group = Group.objects.get(name="Project 12345")
+    if change == "renamed":
+        group.name = "Smith's people"
+        group.save()
+    else:
+        group.delete()
+    series, _ = ingest(spool, scratch, *phantom(tmp_path / "other", slices=1, overrides=overrides))
+    member = django_user_model.objects.create_user("member")
+    member.groups.add(Group.objects.get(name="Project 12345"))
+    stranger = django_user_model.objects.create_user("stranger")
+    assert list(mytardis().visible_datasets(member)) == [series.dataset_key.dataset]
+    assert not mytardis().visible_datasets(stranger).exists()
 
 
 def test_an_owner_is_not_deleted_under_an_instrument(spool, scratch, configuration, owner, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -122,6 +123,20 @@ def test_a_read_only_spool_is_refused(receive, small_disk):
         subprocess.run(["umount", spool.root], check=True)
         assert answer.status == 0xA701
         assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0
+
+
+def test_a_disk_that_does_not_sync_is_no_success(receive, stored, monkeypatch):
+    def broken(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with RawPeer(receive().port) as peer:
+        peer.associate()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", broken)
+            assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0xA701
+        assert stored() == []
+        assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0
+    assert len(stored()) == 1
 
 
 def test_two_receivers_share_one_spool(receive, spool, stored):
