@@ -7,6 +7,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from .deidentification import Option
 from .errors import RetriableError
 from .filters import registry
 from .models import Archive, FilterRun, InstrumentConfiguration, ProjectGroup, Series
@@ -57,6 +58,13 @@ class InstrumentConfigurationForm(forms.ModelForm):
     default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
     filters = LinesField(required=False, help_text="Conversion filters to run, one a line; none means all.")
 
+    deidentification_options = forms.MultipleChoiceField(
+        required=False,
+        choices=[(option.value, option.title) for option in Option],
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What the profile keeps all the same; none is the strictest.",
+    )
+
     class Meta:
         model = InstrumentConfiguration
         fields = "__all__"  # noqa: DJ007 (the fieldsets say which)
@@ -96,6 +104,10 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
                 )
             },
         ),
+        (
+            "De-identification",
+            {"fields": ("deidentify", "deidentification_options", "keep_originals")},
+        ),
         ("Conversion", {"fields": ("quiet_seconds", "filters")}),
     )
 
@@ -127,7 +139,7 @@ class ReadOnly:
 
 class ArchiveInline(ReadOnly, admin.TabularInline):
     model = Archive
-    fields = ("version", "instance_count", "datafile", "created")
+    fields = ("version", "instance_count", "datafile", "profile", "created")
     extra = 0
 
 

@@ -113,9 +113,9 @@ def value_of(dataset: Dataset, creator: str, group: int, element: int) -> object
     """Value of a private element if it is there and safe."""
     safe = SAFE[creator, group][element]
     for tag in dataset.keys():  # noqa: SIM118
-        if tag.group == group and tag.element & 0xFF == element and tag.element > 0xFF:
-            if _creator(dataset, tag) == creator:
-                return _safe_value(dataset[tag], *safe)
+        here = tag.group == group and tag.element & 0xFF == element and tag.element > 0xFF
+        if here and _creator(dataset, tag) == creator:
+            return _safe_value(dataset[tag], *safe)
     return None
 
 
