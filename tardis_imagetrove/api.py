@@ -96,7 +96,6 @@ class SeriesAppResource(ReadOnlyResource):
     )
     dataset_url = fields.CharField(null=True, help_text="Its page.")
     archives = fields.ListField(help_text="Versions of the DICOM archive, the newest first.")
-    deidentified = fields.BooleanField(help_text="Whether the archive holds de-identified copies.")
     filter_runs = fields.ListField(help_text="What the filters made of them, or why they did not.")
 
     class Meta(ReadOnlyResource.Meta):
@@ -158,7 +157,6 @@ class SeriesAppResource(ReadOnlyResource):
         series: Series = bundle.obj
         if not is_staff(bundle.request):
             bundle.data["series_uid"] = series.public_uid
-        bundle.data["deidentified"] = series.is_deidentified
         if not is_staff(bundle.request) and series.state not in _ARCHIVED:
             bundle.data["reason"] = bundle.data["left_out"] = ""
         bundle.data["dataset_url"] = _dataset_url(bundle.data["dataset"])

@@ -254,7 +254,10 @@ class _Deidentifier:
             dataset[tag] = DataElement(tag, vr, moved.get(tag))
         elif todo == Action.CLEAN:
             dataset[tag] = DataElement(tag, vr, cleaned(_joined(element.value), self.identifying))
-        elif vr in _TEXT and tag not in _ABOUT_THE_MACHINE and self._identifies(element.value):
+        elif (
+            (vr in _TEXT and tag not in _ABOUT_THE_MACHINE and self._identifies(element.value))
+            or (vr in _FORMS and not element.is_empty and _each(element.value, _FORMS[vr].match) is None)
+        ):  # what a kept attribute says must not be somebody's name, nor a date or a number be anything but that
             dataset[tag] = DataElement(tag, vr, None)
 
     def _dummy(self, dataset: Dataset, element: DataElement) -> None:
@@ -412,6 +415,15 @@ def _time_beside(date: BaseTag) -> int:
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)\Z")
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6}))?\Z")
 _DATETIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?(?:[+-]\d{4})?\Z")
+_NUMBER = re.compile(r"\s*(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?\s*\Z")
+_FORMS = {
+    "DA": _DATE,
+    "TM": _TIME,
+    "DT": _DATETIME,
+    "DS": _NUMBER,
+    "IS": _NUMBER,
+    "AS": re.compile(r"\d{3}[DWMY]\Z"),
+}
 
 
 def moved_date_and_time(date: str, time: str, by: timedelta) -> tuple[str | None, str | None]:
