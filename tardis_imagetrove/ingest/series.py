@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ..archive import ManifestEntry, Member, read_manifest, zip_stream
+from ..deidentification import Option
 from ..dicom import UnreadableFile, field_text, read_header
 from ..errors import PermanentError, RetriableError
 from ..models import (
@@ -296,7 +297,7 @@ def _locate(
         series.save()
         return
     institution = field_text(header, "InstitutionName")
-    if disguise is None:
+    if disguise is None or Option.RETAIN_INSTITUTION in disguise.profile:
         institution = institution or configuration.default_institution_name
     series.dataset_key = _dataset_key(destination, configuration, institution)
     number = header.get("SeriesNumber")

@@ -127,7 +127,7 @@ def plant_file(path: Path, out: Path, planted: Planted, **attributes: object) ->
     dataset.add_new(0x50000040, "SH", planted.value("SH", "curve"))
     dataset.add_new(0x00380F01, "LO", planted.value("LO", "unknown public attribute"))
     dataset.add_new(0x00180081, "LO", planted.value("LO", "number of another VR"))
-    dataset.add_new(0x00185100, "UT", planted.value("LO", "code of another VR"))
+    dataset.add_new(0x00180015, "UT", planted.value("LO", "code of another VR"))
     dataset.add_new(0x00089215, "LO", planted.value("LO", "sequence of another VR"))
     dataset.PixelData = dataset.PixelData + planted.value("OW", "behind the pixels")
     dataset.preamble = planted.value("OB", "preamble").ljust(128, b"\0")
@@ -138,9 +138,9 @@ def plant_file(path: Path, out: Path, planted: Planted, **attributes: object) ->
     meta.PrivateInformation = planted.value("OB", "file meta")
     meta.ImplementationVersionName = planted.value("SH", "file meta")
     for keyword, value in attributes.items():
+        for replaced in re.split(r"\^", str(dataset.get(keyword, ""))):
+            planted.values.pop(replaced, None)
         setattr(dataset, keyword, value)
-        if isinstance(value, str):
-            planted.values.pop(value, None)
     # The patient's name where no rule looks for it.
     dataset.SequenceName = str(dataset.PatientName).partition("^")[0][:16]
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
