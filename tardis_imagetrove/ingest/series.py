@@ -222,7 +222,7 @@ def _left_out(reading: Reading, series: Series, copies: Copies | None = None) ->
     if not (series.is_deidentified and reading.unreadable):
         return [*reading.unreadable, *(copies.reasons if copies else ())]
     for words in reading.unreadable:
-        log.warning("series %s: left in the spool: %s", series.series_uid, words)
+        log.warning("series %s: left in the spool: %s", series.series_uid, words.partition(": ")[0])
     count = len(reading.unreadable)
     return [
         f"{count} file{'s' if count > 1 else ''} that cannot be read",
