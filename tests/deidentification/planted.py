@@ -8,6 +8,8 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pydicom
@@ -40,7 +42,8 @@ class Planted:
             self.values[f"Zqfamily{n:05d}x"] = self.values[f"Zqgiven{n:05d}x"] = where
             return f"Zqfamily{n:05d}x^Zqgiven{n:05d}x"
         if vr in ("DA", "DT"):
-            day = f"{1811 + n // 336}{n // 28 % 12 + 1:02d}{n % 28 + 1:02d}"
+            # Further apart than dates are moved, so that none is moved to where another was.
+            day = (date(1000, 1, 1) + timedelta(days=3700 * (n % 880))).strftime("%Y%m%d")
             self.values[day] = where
             if vr == "DA":
                 return day
@@ -156,27 +159,39 @@ def found_in(content: bytes, values: dict[str, str]) -> dict[str, str]:
     texts = [content.decode("latin-1"), content.decode("utf-16-le", "ignore")]
     texts += [part.decode("latin-1") for part in _unpacked(content)]
     everything = "\n".join(texts).casefold()
-    return {
-        value: where for value, where in values.items() if any(form in everything for form in _forms(value))
-    }
+    # Thousands of values in megabytes: each is looked for where its first letters are.
+    near: dict[str, str] = {}
+    found = {}
+    for value, where in values.items():
+        for form in _forms(value):
+            start = form[:4]
+            if start not in near:
+                places = (place.start() for place in re.finditer(re.escape(start), everything))
+                near[start] = "\n".join(everything[max(0, place - 6) : place + 80] for place in places)
+            if _is_in(form, near[start]):
+                found[value] = where
+    return found
+
+
+def _is_in(form: str, text: str) -> bool:
+    if not form.isdigit():
+        return form in text
+    # Not in the midst of a longer number, such as the UIDs made of pseudonyms.
+    return form in text and re.search(rf"(?<!\d)(?<!2\.25\.){form}", text) is not None
 
 
 def _forms(value: str) -> list[str]:
     forms = [value.casefold()]
-    if re.fullmatch(r"18\d{6}|19\d{6}", value):
+    if re.fullmatch(r"\d{4}(0[1-9]|1[0-2])\d\d", value):
         year, month, day = value[:4], value[4:6], value[6:]
-        forms += [
-            f"{year}-{month}-{day}",
-            f"{year}.{month}.{day}",
-            f"{day}/{month}/{year}",
-            f"{day}.{month}.{year}",
-        ]
+        forms += [f"{year}{mark}{month}{mark}{day}" for mark in "-./"]
+        forms += [f"{day}{mark}{month}{mark}{year}" for mark in "-./"]
     if re.fullmatch(r"1317\d\d\.\d{6}", value):
         forms.append(f"{value[:2]}:{value[2:4]}:{value[4:]}")
     return forms
 
 
-def _unpacked(content: bytes):
+def _unpacked(content: bytes) -> Iterator[bytes]:
     if content[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             yield "\n".join(archive.namelist()).encode()

@@ -149,9 +149,8 @@ def test_no_identifying_value_is_in_any_output(
     stored = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert len(stored) == 5
     for path in stored:
-        content = path.read_bytes() + str(path.relative_to(tmp_path)).encode()
         assert found_in(path.read_bytes(), planted.values) == {}, path.name
-        assert found_in(content, planted.values) == {}, path.name
+        assert found_in(str(path.relative_to(tmp_path)).encode(), planted.values) == {}
     assert found_in(database(LEDGER).encode(), planted.values) == {}
 
     names = {value: where for value, where in planted.values.items() if not value.startswith("1.2.826")}
