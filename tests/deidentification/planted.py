@@ -44,7 +44,8 @@ class Planted:
         if vr in ("DA", "DT"):
             # Further apart than dates are moved, so that none is moved to where another was.
             day = (date(1000, 1, 1) + timedelta(days=3700 * (n % 880))).strftime("%Y%m%d")
-            self.values[day] = where
+            # The same one in several places, then.
+            self.values[day] = f"{self.values[day]}; {where}" if day in self.values else where
             if vr == "DA":
                 return day
             clock = f"131717.{n:06d}"
