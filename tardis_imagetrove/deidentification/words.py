@@ -31,7 +31,7 @@ _WORDS = (
     # CT, PET, X-ray
     " ct cta cta3d pet pt nm spect suv ac nac attn attenuation corrected uncorrected ctac mrac umap fdg florbetapir"
     " amyloid tau psma dotatate gated static listmode osem psf bone soft tissue standard sharp smooth kernel low"
-    " dose hr hrct wo w with without and of the in to for at"
+    " dose hr hrct wo w with without"
     " xr xa rf mg cr dx us"
     # What is drawn
     " report phoenix phoenixzipreport zip results screen save map maps colour color gray grey invert"

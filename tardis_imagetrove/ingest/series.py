@@ -212,7 +212,8 @@ def _take_copies(
         digest = disguise.pseudonyms.digest
         _locate(series, placement, placement.disguised(header, digest), configuration, header, disguise)
         if disguise.keep_originals and series.originals_key is None:
-            series.originals_key = _dataset_key(placement.apart(digest), configuration, "")
+            # Of no instrument: a facility's managers are shown the titles of what its instruments made.
+            series.originals_key = _dataset_key(placement.apart(digest), None, "")
             series.save()
     _archive(series, [made.arrived for made in copies.made], filter_names, scratch, copies, disguise)
 
@@ -299,7 +300,7 @@ def _locate(
     institution = field_text(header, "InstitutionName")
     if disguise is None or Option.RETAIN_INSTITUTION in disguise.profile:
         institution = institution or configuration.default_institution_name
-    series.dataset_key = _dataset_key(destination, configuration, institution)
+    series.dataset_key = _dataset_key(destination, configuration.mytardis_instrument_id, institution)
     number = header.get("SeriesNumber")
     wanted = directory_name("" if number is None else number, series.description)
     for attempt in range(1, 10000):
@@ -332,9 +333,7 @@ def _project_group(portal: MyTardis, name: str) -> int:
     return group.pk
 
 
-def _dataset_key(
-    destination: Destination, configuration: InstrumentConfiguration, institution: str
-) -> DatasetKey:
+def _dataset_key(destination: Destination, instrument_id: int | None, institution: str) -> DatasetKey:
     """The dataset's key, with dataset and experiment made if they are new.
 
     The keys are unique, so of two workers that make the same thing one is rolled back and finds
@@ -352,9 +351,7 @@ def _dataset_key(
         return ExperimentKey.objects.create(key=destination.experiment_key, experiment_id=experiment_id)
 
     def dataset() -> DatasetKey:
-        dataset_id = portal.make_dataset(
-            parent.experiment_id, destination.dataset_title, configuration.mytardis_instrument_id
-        )
+        dataset_id = portal.make_dataset(parent.experiment_id, destination.dataset_title, instrument_id)
         portal.inherit_dataset_access(parent.experiment_id, dataset_id)
         return DatasetKey.objects.create(
             key=destination.dataset_key, experiment_key=parent, dataset_id=dataset_id

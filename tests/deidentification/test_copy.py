@@ -229,6 +229,17 @@ def test_a_date_that_is_none_is_not_kept(options, instance, tmp_path, pseudonyms
     assert not copy(instance, tmp_path, pseudonyms, *options).StudyDate
 
 
+@pytest.mark.parametrize(
+    "options", [[], EVERY_BUT_FULL_DATES, ["retain-dates", "retain-patient-characteristics"]]
+)
+def test_the_birth_date_goes_whatever_is_kept(options, instance, tmp_path, pseudonyms):
+    edit(
+        instance, lambda dataset: dataset.update({"PatientBirthDate": "19620314", "PatientBirthTime": "0417"})
+    )
+    made = copy(instance, tmp_path, pseudonyms, *options)
+    assert not made.PatientBirthDate and "PatientBirthTime" not in made
+
+
 def test_descriptions_keep_known_words_alone(instance, tmp_path, pseudonyms):
     def describe(dataset):
         dataset.PatientName = "Hand^Mary"
@@ -238,7 +249,7 @@ def test_descriptions_keep_known_words_alone(instance, tmp_path, pseudonyms):
     edit(instance, describe)
     made = copy(instance, tmp_path, pseudonyms, "clean-descriptors")
     assert made.SeriesDescription == "t1_mprage_sag_p2_iso"
-    assert made.ProtocolName == "of_STIR_cor"
+    assert made.ProtocolName == "STIR_cor"
     assert "SeriesDescription" not in copy(instance, tmp_path, pseudonyms)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import pydicom
 import pytest
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.urls import reverse
 
@@ -226,10 +227,17 @@ def test_titles_are_the_copies(spool, scratch, instrument, tmp_path):
 def test_the_owner_alone_is_shown_the_originals(
     spool, scratch, instrument, owner, tmp_path, django_user_model
 ):
-    instrument(keep_originals=True)
+    from tardis.tardis_portal.models import Facility, Instrument
+
+    facility = Facility.objects.create(name="Imaging", manager_group=Group.objects.create(name="managers"))
+    skyra = Instrument.objects.create(name="Skyra", facility=facility)
+    instrument(keep_originals=True, mytardis_instrument=skyra)
     paths = project_series(tmp_path / "in")
     sent = [path.read_bytes() for path in paths]
     series = ingest(spool, scratch, *paths)
+    # A facility's managers are shown the titles of its datasets.
+    assert series.dataset_key.dataset.instrument == skyra
+    assert series.originals_key.dataset.instrument is None
     original = Original.objects.get()
     files = archived(original.datafile_id, tmp_path)
     assert sorted(content for name, content in files.items() if name.endswith(".dcm")) == sorted(sent)
