@@ -179,6 +179,11 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def matches(header: Dataset, rule: Rule) -> bool:
+    """Whether a rule's name/value pairs all hold."""
+    return all(field_text(header, field) == value.strip() for field, value in rule.instrument)
+
+
 def match(header: Dataset, rules: Iterable[Rule]) -> Rule:
     """The one rule whose name/value pairs all hold.
 

@@ -42,6 +42,7 @@ from .placement import (
     Unplaceable,
     check_late,
     directory_name,
+    matches,
     place_all,
 )
 
@@ -176,9 +177,13 @@ def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Pl
     try:
         return place_all(reading.headers, site_rules)
     except Unplaceable:
-        if not series.is_deidentified:
+        if not series.is_deidentified and not any(_is_discreet(one, site_rules) for one in reading.headers):
             _describe(series, reading.headers[0], Series.State.INGESTING)
         raise
+
+
+def _is_discreet(header: Dataset, site_rules: tuple[Rule, ...]) -> bool:
+    return any(rule.discreet and matches(header, rule) for rule in site_rules)
 
 
 def _configuration(placement: Placement | None) -> InstrumentConfiguration | None:

@@ -417,6 +417,7 @@ def test_two_patients_in_one_series_are_held_without_their_names(spool, scratch,
     assert series.state == Series.State.HELD
     assert "they have different values of PatientID" in series.reason
     assert "ZQOTHER" not in series.reason and "PHANTOM-1" not in series.reason
+    assert series.description == ""
 
 
 @pytest.mark.parametrize("keep_originals", [True, False])
