@@ -382,14 +382,25 @@ class Archive(models.Model):
 
 
 class Original(models.Model):
-    """What was received of a de-identified series, byte for byte, in a dataset that the owner alone may see."""
+    """What was received of a de-identified series, byte for byte, in a dataset that the owner alone may see.
 
-    archive = models.OneToOneField(Archive, on_delete=models.CASCADE, related_name="original")
+    It stays if the copies' archive is deleted; each version holds all that the former did.
+    """
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="originals")
+    version = models.PositiveIntegerField()
+    archive = models.OneToOneField(Archive, null=True, on_delete=models.SET_NULL, related_name="original")
     datafile = models.OneToOneField("tardis_portal.DataFile", on_delete=models.CASCADE, related_name="+")
     sha512 = models.CharField(max_length=128)
 
+    class Meta:
+        ordering = ("series", "-version")
+        constraints = [
+            models.UniqueConstraint(fields=("series", "version"), name="imagetrove_original_versions")
+        ]
+
     def __str__(self) -> str:
-        return f"original of {self.archive}"
+        return f"original v{self.version} of {self.series}"
 
 
 class Instance(models.Model):

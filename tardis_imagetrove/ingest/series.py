@@ -296,7 +296,9 @@ def _locate(
         )
     series.configuration, series.project = configuration, placement.group
     series.placed_by = dict(placement.fields)
-    if disguise is not None:
+    if disguise is None:
+        series.deidentification, series.pseudonym_key, series.shown_uid = {}, None, ""
+    else:
         series.placed_by = {field: disguise.digest(field, value) for field, value in placement.fields}
         series.deidentification, series.pseudonym_key = disguise.record, disguise.key
     if series.dataset_key is not None:
@@ -404,12 +406,12 @@ def _archive(
     portal = mytardis()
     configuration = series.configuration
     former = series.archives.order_by("-version").first()
-    version = former.version + 1 if former else 1
-    record = _record(series.dataset_key, series.directory, series.directory, version)
+    record = _record(series.dataset_key, series.directory, series.directory, _next(former))
+    original = series.originals.order_by("-version").first()
     apart = None
     if disguise is not None and disguise.keep_originals:
         # By the UID, which no two series share, in a directory that need not be found by a researcher.
-        apart = _record(series.originals_key, series.series_uid, series.series_uid, version)
+        apart = _record(series.originals_key, series.series_uid, series.series_uid, _next(original))
     stored: list[FileRecord] = []
 
     def store(record: FileRecord, series_uid: str, study_uid: str, members: Iterable[Member]) -> Sums:
@@ -429,7 +431,6 @@ def _archive(
                     *(Entry(**row) for row in series.instances.values(*Entry.__dataclass_fields__)),
                     *(_entry(made.arrived, names[made.copy.identity]) for made in copies.made),
                 ]
-                original = former and Original.objects.filter(archive=former).first()
                 originals = _former_members(portal, original, Path(folder) / "original.zip")
                 _add(originals, series.series_uid, new)
             if apart is not None:
@@ -447,11 +448,15 @@ def _archive(
                 losses=_losses(former, copies),
             )
             if apart is not None:
-                Original.objects.create(
+                newest = Original.objects.create(
+                    series=series,
+                    version=apart.version,
                     archive=archive,
                     datafile_id=portal.register(apart, apart_sums, configuration.storage_box_id),
                     sha512=apart_sums.sha512,
                 )
+                older = series.originals.exclude(pk=newest.pk)
+                portal.supersede(older.values_list("datafile_id", flat=True))
             _enter(series, archive, entries)
             FilterRun.objects.bulk_create(
                 FilterRun(archive=archive, filter=name)
@@ -464,6 +469,10 @@ def _archive(
         for one in stored:
             portal.discard(one, configuration.storage_box_id)
         raise
+
+
+def _next(former: Archive | Original | None) -> int:
+    return former.version + 1 if former else 1
 
 
 def _record(key: DatasetKey, directory: str, name: str, version: int) -> FileRecord:
@@ -570,8 +579,7 @@ def _supersede(portal: MyTardis, series: Series, archive: Archive) -> None:
         state=FilterRun.State.SKIPPED, reason=f"late instances made version {archive.version}"
     )
     outputs = FilterOutput.objects.filter(run__archive__in=older).values_list("datafile_id", flat=True)
-    originals = Original.objects.filter(archive__in=older).values_list("datafile_id", flat=True)
-    portal.supersede([*older.values_list("datafile_id", flat=True), *originals, *outputs])
+    portal.supersede([*older.values_list("datafile_id", flat=True), *outputs])
 
 
 def refresh_state(series_id: int) -> None:

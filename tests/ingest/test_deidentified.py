@@ -521,6 +521,32 @@ def test_trouble_in_between_leaves_the_spool_and_no_trace(
     assert Original.objects.count() == 1 and spool.series_uids() == []
 
 
+def test_copies_that_were_deleted_are_made_anew_beside_the_originals_that_were_kept(
+    spool, scratch, instrument, tmp_path
+):
+    instrument(keep_originals=True)
+    paths = project_series(tmp_path / "in")
+    first = ingest(spool, scratch, *paths)
+    first.dataset_key.dataset.delete()
+    series = ingest(spool, scratch, *paths[:2])
+    assert series.state == Series.State.DONE
+    assert len(instances(series, tmp_path)) == 2
+    assert series.shown_uid == first.shown_uid
+    original = series.originals.get(version=2)
+    assert len(archived(original.datafile_id, tmp_path)) == len(paths) + 1  # with the manifest
+
+
+def test_copies_that_were_deleted_may_give_way_to_what_is_received(spool, scratch, instrument, tmp_path):
+    configuration = instrument()
+    paths = project_series(tmp_path / "in")
+    ingest(spool, scratch, *paths).dataset_key.dataset.delete()
+    configuration.deidentify = False
+    configuration.save()
+    series = ingest(spool, scratch, *paths)
+    assert {copy.PatientID for copy in instances(series, tmp_path).values()} == {"PHANTOM-1"}
+    assert (series.shown_uid, series.is_deidentified, series.is_kept_as_received) == ("", False, True)
+
+
 def test_a_filter_that_is_run_again_has_the_copies(spool, scratch, instrument, tmp_path):
     instrument(keep_originals=True)
     series = ingest(spool, scratch, *project_series(tmp_path / "in"), convert=True)
