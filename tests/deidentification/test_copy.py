@@ -413,6 +413,27 @@ def test_what_the_profile_takes_from_diffusion_and_pet_is_told(tmp_path, pseudon
     assert any("SUV" in words for words in deidentify(instance, tmp_path / "c", Profile(), pseudonyms).losses)
 
 
+def test_what_stays_private_keeps_its_place(instance, tmp_path, pseudonyms):
+    def put(dataset):  # as Philips has it, where converters look for it
+        for number, creator in enumerate(
+            ("Philips MR Imaging DD 001", "Other", "Philips MR Imaging DD 005"), 0x12
+        ):
+            dataset.add_new((0x2005, number), "LO", creator)
+        dataset.add_new((0x2005, 0x120E), "FL", 0.25)
+        dataset.add_new((0x2005, 0x130E), "LO", "Smith")
+        dataset.add_new((0x2005, 0x1412), "IS", "2")
+
+    edit(instance, put)
+    made = copy(instance, tmp_path, pseudonyms, "retain-safe-private")
+    private = {f"{element.tag:08X}": element.value for element in made if element.tag.is_private}
+    assert private == {
+        "20050012": "Philips MR Imaging DD 001",
+        "20050014": "Philips MR Imaging DD 005",
+        "2005120E": 0.25,
+        "20051412": 2,
+    }
+
+
 @pytest.mark.parametrize(
     "value", ["Smith", "20240131123", "1e5000", "", "12\\Smith", "1" * 17], ids=lambda value: value or "empty"
 )
@@ -423,7 +444,7 @@ def test_a_safe_element_with_something_else_in_it_goes(value, instance, tmp_path
 
     edit(instance, put)
     made = copy(instance, tmp_path, pseudonyms, "retain-safe-private")
-    assert not any(tag.is_private for tag in made)
+    assert not any(element.tag.is_private for element in made)
 
 
 def test_the_same_options_as_the_standards_table_are_known():
