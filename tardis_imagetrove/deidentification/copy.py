@@ -21,6 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 
 from ..errors import PermanentError
+from .frames import remove_comments
 from .private import keep_safe, value_of
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms
@@ -191,6 +192,7 @@ class _Deidentifier:
             )
         self.profile.declare(self.dataset)
         self._trim_pixels()
+        remove_comments(self.dataset)
         # Anew: the former one may name the sender, and its preamble may hold anything.
         syntax = self.dataset.file_meta.TransferSyntaxUID
         self.dataset.file_meta = FileMetaDataset()

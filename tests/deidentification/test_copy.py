@@ -14,6 +14,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
@@ -251,6 +252,29 @@ def test_descriptions_keep_known_words_alone(instance, tmp_path, pseudonyms):
     assert made.SeriesDescription == "t1_mprage_sag_p2_iso"
     assert made.ProtocolName == "STIR_cor"
     assert "SeriesDescription" not in copy(instance, tmp_path, pseudonyms)
+
+
+@pytest.mark.parametrize(
+    ("name", "segment"),
+    [
+        ("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xfe\x00\x0dPhotoSmith1"),
+        ("SC_rgb_jpeg_dcmtk.dcm", b"\xff\xe1\x00\x0cExif Smith"),
+        ("MR_small_jpeg_ls_lossless.dcm", b"\xff\xfe\x00\x07Smith"),
+        ("MR_small_jp2klossless.dcm", b"\xff\x64\x00\x09\x00\x01Smith"),
+    ],
+)
+def test_comments_inside_compressed_pictures_go(name, segment, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(get_testdata_file(name))
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    place = 2 if frame.startswith(b"\xff\xd8") else 4 + int.from_bytes(frame[4:6], "big")
+    dataset.PixelData = encapsulate([frame[:place] + segment + frame[place:]])
+    dataset.BurnedInAnnotation = "NO"
+    dataset.save_as(tmp_path / "in.dcm")
+    assert b"Smith" in (tmp_path / "in.dcm").read_bytes()
+    assert pydicom.dcmread(tmp_path / "in.dcm").pixel_array is not None  # it does decode with it
+    made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
+    assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
+    assert np.array_equal(made.pixel_array, dataset.pixel_array)
 
 
 @pytest.mark.parametrize("options", [[], EVERY_BUT_FULL_DATES])
