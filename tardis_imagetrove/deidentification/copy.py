@@ -125,7 +125,7 @@ def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
             return _Deidentifier(pydicom.dcmread(path), profile, pseudonyms).write(out)
-    except (OSError, NotDeidentifiable):
+    except (OSError, MemoryError, NotDeidentifiable):  # the first two may pass
         raise
     except Exception as error:  # its words may quote a value
         raise NotDeidentifiable(
