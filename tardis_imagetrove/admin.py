@@ -7,6 +7,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from .deidentification import Option
 from .errors import RetriableError
 from .filters import registry
 from .filters.base import Filter
@@ -74,6 +75,13 @@ class InstrumentConfigurationForm(forms.ModelForm):
     default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
     filters = LinesField(required=False, help_text="Conversion filters to run, one a line; none means all.")
 
+    deidentification_options = forms.MultipleChoiceField(
+        required=False,
+        choices=[(option.value, option.title) for option in Option],
+        widget=forms.CheckboxSelectMultiple,
+        help_text="What the profile keeps all the same; none is the strictest.",
+    )
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         if "filters" in self.fields:
@@ -129,6 +137,10 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
                 )
             },
         ),
+        (
+            "De-identification",
+            {"fields": ("deidentify", "deidentification_options", "keep_originals")},
+        ),
         ("Conversion", {"fields": ("quiet_seconds", "filters")}),
     )
 
@@ -160,7 +172,7 @@ class ReadOnly:
 
 class ArchiveInline(ReadOnly, admin.TabularInline):
     model = Archive
-    fields = ("version", "instance_count", "datafile", "created")
+    fields = ("version", "instance_count", "datafile", "profile", "created")
     extra = 0
 
 

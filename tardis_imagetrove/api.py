@@ -7,7 +7,7 @@ and any other error all of MyTARDIS: what may fail is imported where it is used.
 
 from __future__ import annotations
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.urls import NoReverseMatch, URLPattern, re_path, reverse
 from tardis.tardis_portal.api import MyTardisAuthentication
@@ -140,8 +140,23 @@ class SeriesAppResource(ReadOnlyResource):
         found = super().build_filters(filters, **kwargs)
         return {**found, "configuration__name__in": instruments} if instruments else found
 
+    def apply_filters(self, request: HttpRequest, applicable_filters: dict[str, object]) -> QuerySet[Series]:
+        # Whoever has the UID of an original must not find its de-identified copies by it.
+        found = super().apply_filters(
+            request, {k: v for k, v in applicable_filters.items() if not k.startswith("series_uid__")}
+        )
+        for name, value in applicable_filters.items():
+            if name.startswith("series_uid__"):
+                how = name.removeprefix("series_uid__")
+                public = Q(**{f"shown_uid__{how}": value})
+                own = Q(**{name: value})
+                found = found.filter(public | (own if is_staff(request) else own & Q(shown_uid="")))
+        return found
+
     def dehydrate(self, bundle: Bundle) -> Bundle:
         series: Series = bundle.obj
+        if not is_staff(bundle.request):
+            bundle.data["series_uid"] = series.public_uid
         if not is_staff(bundle.request) and series.state not in _ARCHIVED:
             bundle.data["reason"] = bundle.data["left_out"] = ""
         bundle.data["dataset_url"] = _dataset_url(bundle.data["dataset"])
@@ -154,6 +169,7 @@ class SeriesAppResource(ReadOnlyResource):
                 "instances": archive.instance_count,
                 "sha512": archive.sha512,
                 "created": archive.created,
+                "profile": archive.profile,
             }
             for archive in archives
         ]
@@ -242,6 +258,13 @@ class InstrumentAppResource(ReadOnlyResource):
         ordering = ("name", "modified")
 
     def dehydrate(self, bundle: Bundle) -> Bundle:
-        for name in ("instrument", "experiment_title", "dataset_title", "default_operators", "filters"):
+        for name in (
+            "instrument",
+            "experiment_title",
+            "dataset_title",
+            "default_operators",
+            "filters",
+            "deidentification_options",
+        ):
             bundle.data[name] = getattr(bundle.obj, name)  # as lists, where tastypie would make text of them
         return bundle

@@ -241,13 +241,13 @@ def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesL
     files = _Files(request, dataset_id, archives)
     return ChosenSeries(
         line=line,
-        uid=series.series_uid,
+        uid=series.public_uid,
         version=newest.version if newest else 0,
         instances=newest.instance_count if newest else 0,
         archived=newest.created if newest else None,
-        notes=tuple(_notes(series)),
+        notes=(*_notes(series), *_notes_of_copies(request, series, newest)),
         reason=series.reason if request.user.is_staff and series.state in _UNFINISHED_SERIES else "",
-        facts=_facts(request, dataset_id, series.series_uid),
+        facts=_facts(request, dataset_id, series.public_uid),
         conversions=_conversions(runs),
         volumes=tuple(_volumes(runs, files, series.directory)),
         picture=next(_pictures(runs, files), None),
@@ -316,6 +316,18 @@ def _notes(series: Series) -> Iterator[str]:
             f"{conflicts} instance{'s' if conflicts > 1 else ''} came more than once with different contents;"
             " all of them are in the archive."
         )
+
+
+def _notes_of_copies(request: HttpRequest, series: Series, archive: Archive | None) -> Iterator[str]:
+    """What must be known of de-identified copies; where the originals are, to those who may see them."""
+    if archive is None or not archive.profile:
+        return
+    yield f"The files are de-identified copies ({archive.profile})."
+    if archive.losses:
+        yield f"De-identification took {archive.losses}."
+    key = series.originals_key
+    if key is not None and mytardis().may_view_dataset(request, key.dataset_id):
+        yield f"What was received is in dataset {key.dataset_id}, which is the owner's alone."
 
 
 def _facts(request: HttpRequest, dataset_id: int, series_uid: str) -> tuple[ShownFact, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterable
@@ -17,6 +18,9 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from .errors import PermanentError
+
+# pydicom's warnings quote values, which may be a patient's name; logs are read by more people than scans are.
+logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 _TAG = re.compile(r"\(?\s*([0-9A-Fa-f]{4})\s*,?\s*([0-9A-Fa-f]{4})\s*\)?\Z")
 

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .deidentification import NotDeidentifiable, Profile, Pseudonyms, deidentify
 from .dicom import NoInstance, UnreadableFile, field_text, read_header
 from .errors import ImageTroveError, PermanentError
 from .filters import registry
@@ -135,6 +136,32 @@ def _distinct(names: Iterable[str]) -> Iterator[str]:
             free = f"{name}_{number}"
         taken.add(free.lower())
         yield free
+
+
+def copy_folder(
+    folder: Path, leave_out: Path, copies: Path, profile: Profile, pseudonyms: Pseudonyms
+) -> list[Unused]:
+    """De-identified copies, in ``copies``, of the DICOM files under a folder; returns those that have none."""
+    found, unused = find_series(folder, leave_out)
+    paths = [path for series in found for path in series.files]
+    for number, path in enumerate(paths):
+        try:
+            made = deidentify(path, copies / f"{number:06d}.part", profile, pseudonyms)
+        except NotDeidentifiable as error:
+            unused.append(Unused(path, str(error), lost=True))
+            continue
+        name = copies / f"{made.sop_instance_uid}.dcm"
+        made.path.rename(name if not name.exists() else name.with_stem(f"{name.stem}~{number}"))
+    return unused
+
+
+def keep_copies(series: FoundSeries, out: Path) -> Path:
+    """Move a series' files into a folder ``dicom`` of its own folder in ``out``; returns that folder."""
+    target = out / series.directory / "dicom"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in series.files:
+        path.replace(target / path.name)
+    return target
 
 
 def convert_series(

@@ -9,6 +9,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from .deidentification import Option, Profile
+from .deidentification.rules import survives
 from .dicom import parse_field
 from .errors import PermanentError
 from .rapidconnect.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
@@ -95,6 +97,23 @@ class InstrumentConfiguration(models.Model):
         default=False,
         help_text="Also put identifying attributes (the patient's name and ID) into parameter sets.",
     )
+
+    deidentify = models.BooleanField(
+        "de-identify",
+        default=False,
+        help_text="Show copies de-identified by the Basic Profile of DICOM PS3.15 in place of what was received. "
+        "It holds for series that arrive from now on.",
+    )
+    deidentification_options = models.JSONField(
+        default=list,
+        blank=True,
+        help_text='What the profile keeps all the same: ["clean-descriptors", "shift-dates"].',
+    )
+    keep_originals = models.BooleanField(
+        default=True,
+        help_text="Keep what was received, in an experiment that the owner alone may see. "
+        "Otherwise it is gone once the copies are archived.",
+    )
     modified = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -157,8 +176,45 @@ class InstrumentConfiguration(models.Model):
                 problem("project_group", "Needs {} where the project's number goes.")
         except (IndexError, KeyError, ValueError):
             problem("project_group", "Needs one {} where the project's number goes, and no other braces.")
+        self._check_deidentification(problem)
         if problems:
             raise ValidationError(problems)
+
+    def _check_deidentification(self, problem) -> None:  # noqa: ANN001
+        options = self.deidentification_options
+        if not isinstance(options, list) or not all(isinstance(x, str) for x in options):
+            problem("deidentification_options", "Give a list of options.")
+            return
+        try:
+            profile = Profile.of(options)
+        except ValueError as error:
+            problem("deidentification_options", f"{str(error)[0].upper()}{str(error)[1:]}.")
+            return
+        if not self.deidentify:
+            if options:
+                problem("deidentification_options", "Options are of use only with de-identification.")
+            return
+        if self.identifying_metadata:
+            problem(
+                "identifying_metadata", "Contradicts de-identification: there is nothing identifying left."
+            )
+        for name in ("experiment_title", "dataset_title"):
+            for field in getattr(self, name) if isinstance(getattr(self, name), list) else ():
+                try:
+                    lost = not survives(parse_field(field), profile)
+                except (PermanentError, AttributeError):  # told already
+                    continue
+                if lost:
+                    hint = ", ".join(
+                        option.value
+                        for option in Option
+                        if survives(parse_field(field), Profile(frozenset({option})))
+                    )
+                    problem(
+                        name,
+                        f"De-identification removes {field}, so that no title can be made of it: choose another"
+                        f" field{f', or the option {hint}' if hint else ''}.",
+                    )
 
     @staticmethod
     def _check_field(name: str, field: str, problem) -> None:  # noqa: ANN001
@@ -236,6 +292,24 @@ class ProjectGroup(models.Model):
         return self.group.name
 
 
+class PseudonymKey(models.Model):
+    """The secret by which a project's UIDs, patients and dates are replaced; without it nobody can trace them back.
+
+    It is made when the first series of a project is de-identified, and never changed: the same
+    patient and the same study must get the same substitutes for as long as the project has scans.
+    """
+
+    scope = models.CharField(max_length=160, unique=True, help_text="The project's group, or the owner.")
+    secret = models.CharField(max_length=64, editable=False)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("scope",)
+
+    def __str__(self) -> str:
+        return self.scope
+
+
 class ExperimentKey(models.Model):
     """What identifies an experiment to ingest, whatever its title is edited to later."""
 
@@ -293,6 +367,26 @@ class Series(models.Model):
     directory = models.CharField(
         max_length=255, blank=True, help_text="The series' own directory in its dataset."
     )
+    # How it is de-identified is decided when it is placed, and holds for its late instances too.
+    deidentification = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="The profile's options, and whether originals are kept; empty if it is shown as received.",
+    )
+    pseudonym_key = models.ForeignKey(
+        PseudonymKey, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    shown_uid = models.CharField(
+        max_length=64, blank=True, help_text="SeriesInstanceUID of the de-identified copies."
+    )
+    originals_key = models.ForeignKey(
+        DatasetKey,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The dataset of the originals, which the owner alone may see.",
+    )
     created = models.DateTimeField(auto_now_add=True)
     modified = models.DateTimeField(auto_now=True)
 
@@ -306,7 +400,16 @@ class Series(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.description or self.series_uid
+        return self.description or self.public_uid
+
+    @property
+    def public_uid(self) -> str:
+        """The SeriesInstanceUID in the archive, which everybody may know who may see the series."""
+        return self.shown_uid or self.series_uid
+
+    @property
+    def is_deidentified(self) -> bool:
+        return bool(self.deidentification)
 
 
 class Archive(models.Model):
@@ -317,6 +420,10 @@ class Archive(models.Model):
     datafile = models.OneToOneField("tardis_portal.DataFile", on_delete=models.CASCADE, related_name="+")
     sha512 = models.CharField(max_length=128)
     instance_count = models.PositiveIntegerField()
+    profile = models.CharField(
+        max_length=255, blank=True, help_text="How its instances were de-identified; empty if they were not."
+    )
+    losses = models.TextField(blank=True, help_text="What de-identification took that researchers may miss.")
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -329,8 +436,34 @@ class Archive(models.Model):
         return f"{self.series} v{self.version}"
 
 
+class Original(models.Model):
+    """What was received of a de-identified series, byte for byte, in a dataset that the owner alone may see.
+
+    It stays if the copies' archive is deleted; each version holds all that the former did.
+    """
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="originals")
+    version = models.PositiveIntegerField()
+    archive = models.OneToOneField(Archive, null=True, on_delete=models.SET_NULL, related_name="original")
+    datafile = models.OneToOneField("tardis_portal.DataFile", on_delete=models.CASCADE, related_name="+")
+    sha512 = models.CharField(max_length=128)
+
+    class Meta:
+        ordering = ("series", "-version")
+        constraints = [
+            models.UniqueConstraint(fields=("series", "version"), name="imagetrove_original_versions")
+        ]
+
+    def __str__(self) -> str:
+        return f"original v{self.version} of {self.series}"
+
+
 class Instance(models.Model):
-    """The ledger: one acknowledged DICOM instance, and the archive that holds it byte for byte."""
+    """The ledger: one acknowledged DICOM instance, and the archive that holds it, or its de-identified copy.
+
+    UID, size and checksum are of what was received, so that a sender who sends it again is answered
+    rightly although it may not be kept itself.
+    """
 
     series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="instances")
     archive = models.ForeignKey(Archive, on_delete=models.CASCADE, related_name="instances")

@@ -112,6 +112,7 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
                 "datafile": archive.datafile_id,
                 "instances": 2,
                 "sha512": archive.sha512,
+                "profile": "",
                 "created": found["archives"][0]["created"],
             }
         ],

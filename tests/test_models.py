@@ -34,6 +34,34 @@ pytestmark = pytest.mark.django_db(transaction=True)
         ({"project_group": "{} {}"}, "project_group", "one {}"),
         ({"schema_dataset": "not a URL"}, "schema_dataset", "valid URL"),
         ({"schema_file": "http://example.edu/schema/1"}, "schema_file", "another than that of schema_exp"),
+        (
+            {"deidentify": True},
+            "dataset_title",
+            "De-identification removes SeriesDescription, so that no title can be made of it: choose another"
+            " field, or the option clean-descriptors.",
+        ),
+        (
+            {"deidentify": True, "experiment_title": ["InstitutionName"]},
+            "experiment_title",
+            "retain-institution",
+        ),
+        (
+            {"deidentify": True, "dataset_title": ["Modality"], "identifying_metadata": True},
+            "identifying_metadata",
+            "Contradicts",
+        ),
+        ({"deidentification_options": ["clean-descriptors"]}, "deidentification_options", "only with"),
+        (
+            {"deidentify": True, "deidentification_options": ["keep-all"]},
+            "deidentification_options",
+            "There is no option 'keep-all'",
+        ),
+        (
+            {"deidentify": True, "deidentification_options": ["retain-dates", "shift-dates"]},
+            "deidentification_options",
+            "not both",
+        ),
+        ({"deidentify": True, "deidentification_options": "all"}, "deidentification_options", "list"),
     ],
 )
 def test_a_mistake_is_refused_with_the_field_named(owner, changes, field, words):
@@ -128,9 +156,27 @@ def test_an_administrator_writes_lines_not_json(admin, owner):
     assert "ManufacturerModelName = Skyra = 3T" in page
 
 
+def test_an_administrator_ticks_what_de_identification_keeps(admin, owner):
+    options = ["clean-descriptors", "shift-dates"]
+    answer = admin.post(
+        ADD,
+        form(
+            owner, deidentify="on", deidentification_options=options, experiment_title="PatientID\nStudyDate"
+        ),
+    )
+    assert answer.status_code == 302, answer.context["errors"]
+    made = InstrumentConfiguration.objects.get()
+    assert made.deidentify and made.deidentification_options == options
+    assert not made.keep_originals  # the box was not ticked
+    page = admin.get(f"/admin/tardis_imagetrove/instrumentconfiguration/{made.pk}/change/").content.decode()
+    assert page.count("checked") >= 3
+    assert "Keep dates and times, all of a patient moved by the same secret time" in page
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"deidentify": "on"}, "De-identification removes SeriesDescription"),
         ({"instrument": "Manufacturer SIEMENS"}, "needs an ="),
         ({"instrument": "Maker = SIEMENS"}, "is not a DICOM field"),
         ({"filters": "nifty"}, "No such filter: nifty"),

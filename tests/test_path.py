@@ -198,6 +198,32 @@ def test_a_late_slice_joins_the_archived_series_and_its_image(running, owner, bo
     assert former.directory.endswith("/superseded/v1")
 
 
+def test_an_instrument_that_de_identifies_shows_copies_of_late_slices_too(running, owner, box, tmp_path):
+    configure(owner, storage_box=box, dataset_title=["Modality"], deidentify=True)
+    paths = phantom(tmp_path / "in", slices=8)
+    uid = series_uid(paths[0])
+    running.send(*paths[:-1])
+    running.wait([uid])
+    running.send(paths[-1])
+    eventually(lambda: Series.objects.get().archives.count() == 2, what="a second version")
+    running.wait([uid])
+    series = Series.objects.get()
+    newest = series.archives.order_by("-version").first()
+    assert {run.state for run in newest.runs.all()} == {FilterRun.State.DONE}, series.reason
+    copies = archived(uid, tmp_path)
+    assert len(copies) == 8 and not any(
+        b"PHANTOM-1" in copy or b"Oblique" in copy for copy in copies.values()
+    )
+    outputs = outputs_of(uid, tmp_path / "out")
+    assert {"NIfTI", "Sidecar", "MINC", "Picture"} <= outputs.keys()
+    for path in (path for paths in outputs.values() for path in paths):
+        assert b"PHANTOM-1" not in path.read_bytes() and b"Oblique" not in path.read_bytes()
+    mytardis().fetch(newest.original.datafile_id, tmp_path / "originals.zip")
+    with zipfile.ZipFile(tmp_path / "originals.zip") as originals:
+        kept = [data_set(originals.read(name)) for name in originals.namelist() if name.endswith(".dcm")]
+    assert sorted(kept) == sorted(data_set(path.read_bytes()) for path in paths)
+
+
 def test_what_is_held_says_why_and_goes_on_by_itself_once_configured(running, owner, box, tmp_path):
     paths = phantom(tmp_path / "in", slices=2)
     uid = series_uid(paths[0])

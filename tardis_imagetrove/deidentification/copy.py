@@ -18,9 +18,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, PYDICOM_IMPLEMENTATION_UID, UID_dictionary
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 
 from ..errors import PermanentError
+from .frames import remove_comments
 from .private import keep_safe, value_of
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms
@@ -124,7 +125,7 @@ def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
             return _Deidentifier(pydicom.dcmread(path), profile, pseudonyms).write(out)
-    except (OSError, NotDeidentifiable):
+    except (OSError, MemoryError, NotDeidentifiable):  # the first two may pass
         raise
     except Exception as error:  # its words may quote a value
         raise NotDeidentifiable(
@@ -191,6 +192,7 @@ class _Deidentifier:
             )
         self.profile.declare(self.dataset)
         self._trim_pixels()
+        remove_comments(self.dataset)
         # Anew: the former one may name the sender, and its preamble may hold anything.
         syntax = self.dataset.file_meta.TransferSyntaxUID
         self.dataset.file_meta = FileMetaDataset()
@@ -254,7 +256,10 @@ class _Deidentifier:
             dataset[tag] = DataElement(tag, vr, moved.get(tag))
         elif todo == Action.CLEAN:
             dataset[tag] = DataElement(tag, vr, cleaned(_joined(element.value), self.identifying))
-        elif vr in _TEXT and tag not in _ABOUT_THE_MACHINE and self._identifies(element.value):
+        elif (
+            (vr in _TEXT and tag not in _ABOUT_THE_MACHINE and self._identifies(element.value))
+            or (vr in _FORMS and not element.is_empty and _each(element.value, _FORMS[vr].match) is None)
+        ):  # what a kept attribute says must not be somebody's name, nor a date or a number be anything but that
             dataset[tag] = DataElement(tag, vr, None)
 
     def _dummy(self, dataset: Dataset, element: DataElement) -> None:
@@ -412,6 +417,15 @@ def _time_beside(date: BaseTag) -> int:
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)\Z")
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6}))?\Z")
 _DATETIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?(?:[+-]\d{4})?\Z")
+_NUMBER = re.compile(r"\s*(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?\s*\Z")
+_FORMS = {
+    "DA": _DATE,
+    "TM": _TIME,
+    "DT": _DATETIME,
+    "DS": _NUMBER,
+    "IS": _NUMBER,
+    "AS": re.compile(r"\d{3}[DWMY]\Z"),
+}
 
 
 def moved_date_and_time(date: str, time: str, by: timedelta) -> tuple[str | None, str | None]:

@@ -87,21 +87,25 @@ _CSA_LIMIT = 1024
 
 
 def keep_safe(dataset: Dataset, keep: bool) -> None:
-    """Remove a dataset's private elements, all or, if ``keep``, those that are not safe; items not entered."""
-    kept: list[tuple[int, str, int, str, object]] = []
-    for tag in [tag for tag in dataset.keys() if tag.is_private]:  # noqa: SIM118 (tags, not elements)
-        if keep and not tag.is_private_creator and tag.element > 0xFF:
+    """Remove a dataset's private elements, all or, if ``keep``, those that are not safe; items not entered.
+
+    What stays keeps its tag, since converters look for it there whatever its block is.
+    """
+    kept: dict[BaseTag, DataElement] = {}
+    private = [tag for tag in dataset.keys() if tag.is_private]  # noqa: SIM118 (tags, not elements)
+    for tag in private:
+        if keep and tag.element > 0xFF:
             creator = _creator(dataset, tag)
             safe = SAFE.get((creator, tag.group), {}).get(tag.element & 0xFF)
-            if safe is not None:
-                value = _safe_value(dataset[tag], *safe)
-                if value is not None:
-                    vr = "OB" if safe[0] == _CSA else safe[0]
-                    kept.append((tag.group, creator, tag.element & 0xFF, vr, value))
-    for tag in [tag for tag in dataset.keys() if tag.is_private]:  # noqa: SIM118
+            value = _safe_value(dataset[tag], *safe) if safe is not None else None
+            if value is not None:
+                block = Tag(tag.group, tag.element >> 8)
+                kept[block] = DataElement(block, "LO", creator)
+                kept[tag] = DataElement(tag, "OB" if safe[0] == _CSA else safe[0], value)
+    for tag in private:
         del dataset[tag]
-    for group, creator, element, vr, value in kept:
-        dataset.private_block(group, creator, create=True).add_new(element, vr, value)
+    for element in kept.values():
+        dataset.add(element)
 
 
 def _creator(dataset: Dataset, tag: BaseTag) -> str:
@@ -113,9 +117,9 @@ def value_of(dataset: Dataset, creator: str, group: int, element: int) -> object
     """Value of a private element if it is there and safe."""
     safe = SAFE[creator, group][element]
     for tag in dataset.keys():  # noqa: SIM118
-        if tag.group == group and tag.element & 0xFF == element and tag.element > 0xFF:
-            if _creator(dataset, tag) == creator:
-                return _safe_value(dataset[tag], *safe)
+        here = tag.group == group and tag.element & 0xFF == element and tag.element > 0xFF
+        if here and _creator(dataset, tag) == creator:
+            return _safe_value(dataset[tag], *safe)
     return None
 
 

@@ -73,6 +73,7 @@ _WITH_FULL_DATES = _tags("TimezoneOffsetFromUTC FrameOriginTimestamp CertifiedTi
 
 _FREE_TEXT = ("LT", "ST", "UT", "UC", "UR")
 _NAMES = ("PN", "AE")
+_NUMERIC = ("IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD")
 _BULK_VRS = ("OB", "OW", "OF", "OD", "OL", "OV", "UN")
 #: Bulk data of images, which no other rule is about; all other bulk data may hold anything.
 _BULK = _tags(
@@ -115,14 +116,16 @@ def action(tag: BaseTag, vr: str, profile: Profile, lean: bool) -> Action:
     """
     if tag in PSEUDONYMS:
         return Action.PSEUDONYM
+    # The dictionary says what an attribute is, not the file: with a wrong VR a date or a code could be any text.
+    known_vr = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+    if not _agree(known_vr, vr):
+        return _by_code(code(tag), tag, vr, lean) if code(tag)[:1] in ("D", "U", "Z") else Action.REMOVE
     if (
         (Option.RETAIN_DEVICE in profile and tag in DEVICE)
         or (Option.RETAIN_INSTITUTION in profile and tag in INSTITUTION)
         or (Option.RETAIN_PATIENT in profile and tag in PATIENT)
     ):
         return Action.KEEP
-    # By the dictionary, not by what the file says: a VR that is wrong must not make a date stay.
-    known_vr = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
     if known_vr in _TIMES and tag not in _NOT_LONGITUDINAL:
         if Option.RETAIN_DATES in profile:
             return Action.KEEP
@@ -133,8 +136,13 @@ def action(tag: BaseTag, vr: str, profile: Profile, lean: bool) -> Action:
     if tag in DESCRIPTORS and Option.CLEAN_DESCRIPTORS in profile:
         return Action.CLEAN
     if in_table := code(tag):
-        return _by_code(in_table, tag, known_vr or vr, lean)
-    return _not_in_table(tag, known_vr, vr)
+        return _by_code(in_table, tag, vr, lean)
+    return _not_in_table(tag, vr)
+
+
+def _agree(known_vr: str, vr: str) -> bool:
+    """Whether a VR is the dictionary's, one of those it leaves open, or a number where it is a number."""
+    return vr in known_vr.split(" or ") or (vr in _NUMERIC and known_vr.partition(" ")[0] in _NUMERIC)
 
 
 def _by_code(in_table: str, tag: BaseTag, vr: str, lean: bool) -> Action:
@@ -157,16 +165,13 @@ def _by_code(in_table: str, tag: BaseTag, vr: str, lean: bool) -> Action:
     return Action.EMPTY if lean else Action.DUMMY  # Z_D
 
 
-def _not_in_table(tag: BaseTag, known_vr: str, vr: str) -> Action:
-    repeats = tag.group in range(0x5000, 0x5100) or tag.group in range(0x6000, 0x6100)  # curves, overlays
-    if not known_vr or repeats:
-        return Action.REMOVE
+def _not_in_table(tag: BaseTag, vr: str) -> Action:
     if tag in _BULK:
         return Action.KEEP
-    for one in {known_vr, vr}:
-        if one in _TIMES or one in _FREE_TEXT or one in _NAMES or one in _BULK_VRS:
-            return Action.REMOVE
-    if known_vr == "UI" and "Class" not in keyword_for_tag(tag):
+    repeats = tag.group in range(0x5000, 0x5100) or tag.group in range(0x6000, 0x6100)  # curves, overlays
+    if repeats or vr in _TIMES or vr in _FREE_TEXT or vr in _NAMES or vr in _BULK_VRS:
+        return Action.REMOVE
+    if vr == "UI" and "Class" not in keyword_for_tag(tag):
         return Action.UID
     return Action.KEEP
 

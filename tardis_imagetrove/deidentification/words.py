@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-KNOWN = frozenset(
+_WORDS = (
     # Planes, sides and places
     "ax axial tra transverse transversal cor coronal sag sagittal obl oblique iso isotropic left right lt rt l r"
     " ap pa lat lateral supine prone upper lower bilateral whole body wholebody wb head brain skull face neck"
@@ -31,11 +31,12 @@ KNOWN = frozenset(
     # CT, PET, X-ray
     " ct cta cta3d pet pt nm spect suv ac nac attn attenuation corrected uncorrected ctac mrac umap fdg florbetapir"
     " amyloid tau psma dotatate gated static listmode osem psf bone soft tissue standard sharp smooth kernel low"
-    " dose hr hrct wo w with without and of the in to for at"
+    " dose hr hrct wo w with without"
     " xr xa rf mg cr dx us"
     # What is drawn
-    " report phoenix phoenixzipreport zip results screen save map maps colour color gray grey invert".split()
+    " report phoenix phoenixzipreport zip results screen save map maps colour color gray grey invert"
 )
+KNOWN = frozenset(_WORDS.split())
 
 #: With numbers: b-values, times, angles, factors, directions, runs, kernels. A bare number of more than
 #: one digit may be an age, a year or part of a date.

@@ -15,6 +15,9 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F, Max
 
 from ..archive import unpack
+from ..deidentification import Option, Profile
+from ..deidentification.rules import survives
+from ..dicom import parse_field
 from ..errors import KilledError, PermanentError, RetriableError
 from ..models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Instance, InstrumentConfiguration
 from ..mytardis import FileRecord, mytardis
@@ -256,6 +259,8 @@ def _settings(archive: Archive) -> FilterSettings:
     configuration: InstrumentConfiguration | None = archive.series.configuration
     if configuration is None:
         return FilterSettings()
+    if archive.profile:  # what the configuration says of people and places is as identifying as headers
+        return _settings_of_copies(archive, configuration)
     return FilterSettings(
         institution_name=configuration.default_institution_name,
         institutional_department_name=configuration.default_institutional_department_name,
@@ -264,6 +269,23 @@ def _settings(archive: Archive) -> FilterSettings:
         identity=tuple((field, value) for field, value in configuration.instrument),
         project=archive.series.project,
         identifying_metadata=configuration.identifying_metadata,
+    )
+
+
+def _settings_of_copies(archive: Archive, configuration: InstrumentConfiguration) -> FilterSettings:
+    """What filters are told of a de-identified series: what its profile would let stay in a header."""
+    profile = Profile.of(archive.series.deidentification["options"])
+    identity = tuple(
+        (field, value) for field, value in configuration.instrument if survives(parse_field(field), profile)
+    )
+    if Option.RETAIN_INSTITUTION not in profile:
+        return FilterSettings(identity=identity, project=archive.series.project)
+    return FilterSettings(
+        institution_name=configuration.default_institution_name,
+        institutional_department_name=configuration.default_institutional_department_name,
+        institution_address=configuration.default_institutional_address,
+        identity=identity,
+        project=archive.series.project,
     )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connections
+from django.db.models import OuterRef, Subquery
 
 from ..errors import RetriableError
-from ..models import Instance
+from ..models import Instance, Original
 from ..mytardis import mytardis
 from ..scp import CommitmentReference, CommitmentRequest, SenderList
 from ..scp.commitment import (
@@ -52,6 +53,8 @@ def outcome_of(references: Iterable[CommitmentReference], spool: Spool) -> Outco
 
     Committed is what stands in the ledger with the SOP class asked for, and whose archive is verified
     and there in its storage box. What the spool holds waits, also where an older copy is archived.
+    Of a series that is archived de-identified it is the original that counts: a sender that is told
+    "committed" may delete its own.
 
     Raises:
         DatabaseError, SpoolError: it cannot be told now.
@@ -70,23 +73,27 @@ def outcome_of(references: Iterable[CommitmentReference], spool: Spool) -> Outco
             failed.append(FailedReference(one, NO_SUCH_OBJECT_INSTANCE))
         elif not (datafiles := [pk for sop_class, pk in entries if sop_class == one.sop_class]):
             failed.append(FailedReference(one, CLASS_INSTANCE_CONFLICT))
-        elif any(_is_kept(datafile, kept) for datafile in datafiles):
+        elif all(datafile is None for datafile in datafiles):
+            failed.append(FailedReference(one, NO_SUCH_OBJECT_INSTANCE))
+        elif any(_is_kept(datafile, kept) for datafile in datafiles if datafile is not None):
             committed.append(one)
         else:
             waiting.append(one)
     return Outcome(tuple(committed), tuple(failed), tuple(waiting))
 
 
-def _ledger(uids: set[str]) -> dict[str, list[tuple[str, int]]]:
-    """SOP classes and DataFile ids of instances, by SOPInstanceUID."""
-    found: dict[str, list[tuple[str, int]]] = {}
+def _ledger(uids: set[str]) -> dict[str, list[tuple[str, int | None]]]:
+    """SOP classes of instances, and the DataFiles that hold them as received (None: not kept), by SOPInstanceUID."""
+    found: dict[str, list[tuple[str, int | None]]] = {}
+    originals = Original.objects.filter(series=OuterRef("series")).order_by("-version")
     ordered = sorted(uids)
     for start in range(0, len(ordered), _BATCH):
         rows = Instance.objects.filter(sop_instance_uid__in=ordered[start : start + _BATCH]).order_by()
-        for uid, sop_class, datafile in rows.values_list(
-            "sop_instance_uid", "sop_class_uid", "archive__datafile_id"
+        rows = rows.annotate(original=Subquery(originals.values("datafile")[:1]))
+        for uid, sop_class, profile, archived, original in rows.values_list(
+            "sop_instance_uid", "sop_class_uid", "archive__profile", "archive__datafile_id", "original"
         ):
-            found.setdefault(uid, []).append((sop_class, datafile))
+            found.setdefault(uid, []).append((sop_class, original if profile else archived))
     return found
 
 

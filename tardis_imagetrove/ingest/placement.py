@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -42,11 +42,28 @@ class Rule:
     project_field: str = ""
     project_pattern: str = ""
     project_group: str = "Project {}"
+    discreet: bool = False  # its series are de-identified: no value is quoted
 
     def fields(self) -> set[str]:
         """Every DICOM field that the rule looks at."""
         named = {field for field, _ in self.instrument} | {*self.experiment_title, *self.dataset_title}
         return named | {*ALWAYS_AGREED} | ({self.project_field} if self.project_field else set())
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A dataset and its experiment: the keys by which they are found, and what they are called when new.
+
+    Attributes:
+        group: the group that may read; empty for the owner alone.
+    """
+
+    experiment_key: str
+    dataset_key: str
+    experiment_title: str
+    dataset_title: str
+    owner_id: int
+    group: str
 
 
 @dataclass(frozen=True)
@@ -66,14 +83,15 @@ class Placement:
     project: str
     group: str
     fields: tuple[tuple[str, str], ...] = ()
+    discreet: bool = False
 
     @property
     def experiment_title(self) -> str:
-        return shorten("/".join(value for _, value in self.experiment_values), EXPERIMENT_TITLE_LENGTH)
+        return _title((value for _, value in self.experiment_values), EXPERIMENT_TITLE_LENGTH)
 
     @property
     def dataset_title(self) -> str:
-        return "/".join(value for _, value in self.dataset_values)
+        return _title(value for _, value in self.dataset_values)
 
     @property
     def experiment_key(self) -> str:
@@ -87,6 +105,75 @@ class Placement:
     def dataset_key(self) -> str:
         return _digest([self.experiment_key, self.dataset_values])
 
+    def title_fields(self) -> list[str]:
+        return [field for field, _ in (*self.experiment_values, *self.dataset_values)]
+
+    @property
+    def destination(self) -> Destination:
+        """Where it goes as it was received."""
+        return Destination(
+            self.experiment_key,
+            self.dataset_key,
+            self.experiment_title,
+            self.dataset_title,
+            self.owner_id,
+            self.group,
+        )
+
+    def disguised(self, copy: Dataset, digest: Callable[[object], str]) -> Destination:
+        """Where its de-identified copies go: found by the original values, titled by the copies'.
+
+        The keys are never those of what is shown as it was received, nor those of originals.
+
+        Args:
+            copy: header of one of the copies.
+            digest: by a secret, so that nobody can try what values a key was made of.
+
+        Raises:
+            Unplaceable: de-identification has left nothing for a title.
+        """
+        titles = [
+            [field_text(copy, field) for field, _ in values]
+            for values in (self.experiment_values, self.dataset_values)
+        ]
+        for fields, texts, of_what in zip(
+            (self.experiment_values, self.dataset_values), titles, ("experiment", "dataset"), strict=True
+        ):
+            if not any(texts):
+                raise Unplaceable(
+                    f"de-identification leaves nothing of {', '.join(field for field, _ in fields)}"
+                    f" for the {of_what}'s title"
+                )
+        experiment = digest(["copies", self.owner_id, self.group, self.experiment_values])
+        return Destination(
+            experiment,
+            digest(["copies", experiment, self.dataset_values]),
+            _title(titles[0], EXPERIMENT_TITLE_LENGTH),
+            _title(titles[1]),
+            self.owner_id,
+            self.group,
+        )
+
+    def apart(self, digest: Callable[[object], str]) -> Destination:
+        """Where originals go whose copies are shown: an experiment of the owner's alone.
+
+        An experiment, since that is what MyTARDIS 4.7 gives access to.
+        """
+        experiment = digest(["originals", self.owner_id, self.group, self.experiment_values])
+        return Destination(
+            experiment,
+            digest(["originals", experiment, self.dataset_values]),
+            shorten(f"Originals: {self.experiment_title}", EXPERIMENT_TITLE_LENGTH),
+            self.dataset_title,
+            self.owner_id,
+            "",
+        )
+
+
+def _title(values: Iterable[str], length: int = 0) -> str:
+    title = "/".join(value for value in values if value)
+    return shorten(title, length) if length else title
+
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()
@@ -95,6 +182,11 @@ def _digest(value: object) -> str:
 def shorten(text: str, length: int) -> str:
     """``text`` cut to ``length`` characters, with an ellipsis in place of what is gone."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def matches(header: Dataset, rule: Rule) -> bool:
+    """Whether a rule's name/value pairs all hold."""
+    return all(field_text(header, field) == value.strip() for field, value in rule.instrument)
 
 
 def match(header: Dataset, rules: Iterable[Rule]) -> Rule:
@@ -172,6 +264,7 @@ def place(header: Dataset, rules: Iterable[Rule]) -> Placement:
         project=project,
         group=rule.project_group.format(project) if project else "",
         fields=tuple((field, field_text(header, field)) for field in sorted(rule.fields())),
+        discreet=rule.discreet,
     )
 
 
@@ -198,27 +291,37 @@ def place_all(headers: Iterable[Dataset], rules: Iterable[Rule]) -> Placement:
         if agreed is None:
             agreed = placement
         elif placement != agreed:
+            discreet = agreed.discreet or placement.discreet
             raise Unplaceable(
-                f"instances disagree on where they belong: {_difference(agreed, placement)}"
-                f" (instance {header.get('SOPInstanceUID', '?')})"
+                f"instances disagree on where they belong: {_difference(agreed, placement, discreet)}"
+                + ("" if discreet else f" (instance {header.get('SOPInstanceUID', '?')})")
             )
     if agreed is None:
         raise Unplaceable("has no instance that can be read")
     return agreed
 
 
-def _difference(one: Placement, other: Placement) -> str:
+def _difference(one: Placement, other: Placement, discreet: bool) -> str:
     here, there = dict(one.fields), dict(other.fields)
     for field in here.keys() & there.keys():
         if here[field] != there[field]:
+            if discreet:
+                return f"they have different values of {field}"
             return f"{field} is {here[field]!r} and {there[field]!r}"
     return "they match different instruments"
 
 
-def check_late(headers: Iterable[Dataset], placed_by: Mapping[str, str]) -> None:
+def check_late(
+    headers: Iterable[Dataset],
+    placed_by: Mapping[str, str],
+    digest: Callable[[str, str], str] | None = None,
+) -> None:
     """Check that late instances say of themselves what those said by which their series was placed.
 
     The configuration of today is not asked: it may have changed, and the series has its place.
+
+    Args:
+        digest: of a field's name and value, if digests are all that is known of the series' values.
 
     Raises:
         Unplaceable: one differs; the text names the field and both values.
@@ -226,7 +329,9 @@ def check_late(headers: Iterable[Dataset], placed_by: Mapping[str, str]) -> None
     for header in headers:
         for field, value in placed_by.items():
             late = field_text(header, field)
-            if late != value:
+            if digest is not None and digest(field, late) != value:
+                raise Unplaceable(f"a late instance differs from its series in {field}")
+            if digest is None and late != value:
                 raise Unplaceable(
                     f"late instance {header.get('SOPInstanceUID', '?')} differs from its series:"
                     f" {field} is {late!r}, not {value!r}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ..archive import ManifestEntry, Member, read_manifest, zip_stream
+from ..deidentification import Option
 from ..dicom import UnreadableFile, field_text, read_header
 from ..errors import PermanentError, RetriableError
 from ..models import (
@@ -28,30 +29,27 @@ from ..models import (
     FilterRun,
     Instance,
     InstrumentConfiguration,
+    Original,
     ProjectGroup,
     Series,
 )
 from ..mytardis import FileRecord, MyTardis, mytardis
+from ..mytardis.base import Sums
 from ..spool import Spool, SpooledFile, file_sha256, is_uid
-from .placement import Placement, Rule, check_late, directory_name, place_all
+from .arrived import Arrived
+from .deidentified import Copies, Disguise, disguise_for, make_copies
+from .placement import (
+    Destination,
+    Placement,
+    Rule,
+    Unplaceable,
+    check_late,
+    directory_name,
+    matches,
+    place_all,
+)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """A spooled file that was read."""
-
-    file: SpooledFile
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    size: int
-    sha256: str
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        return (self.sop_instance_uid, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,13 @@ class Reading:
         headers: one of each kind that says something different in the fields that place a series;
             not one an instance, of which there may be a hundred thousand.
         unreadable: words for the files that stay where they are.
+        files: those that were read.
     """
 
     arrived: list[Arrived]
     headers: list[Dataset]
     unreadable: list[str]
+    files: list[SpooledFile]
 
 
 def rules() -> tuple[Rule, ...]:
@@ -82,6 +82,7 @@ def rules() -> tuple[Rule, ...]:
             project_field=configuration.project_field,
             project_pattern=configuration.project_pattern,
             project_group=configuration.project_group,
+            discreet=configuration.deidentify,
         )
         for configuration in InstrumentConfiguration.objects.filter(enabled=True)
     )
@@ -130,7 +131,7 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     reading = _read(files, series_uid, fields)
     arrived = reading.arrived
     if not arrived:
-        raise PermanentError("cannot be read: " + "; ".join(reading.unreadable))
+        raise PermanentError("cannot be read: " + "; ".join(_left_out(reading, series)))
 
     ledger = {
         (uid, sha256): archive_id
@@ -138,27 +139,111 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
             "sop_instance_uid", "sha256", "archive_id"
         )
     }
-    new = {item.identity: item for item in arrived if item.identity not in ledger}
     # Without a dataset its experiment was deleted: MyTARDIS leaves the files where nobody sees them, and
     # whoever sends the series again wants it back.
-    if new or series.dataset_key is None:
-        _describe(series, reading.headers[0], Series.State.INGESTING)
-        if series.dataset_key is None or series.configuration is None:
-            _locate(series, place_all(reading.headers, site_rules), reading.headers[0])
+    gone = series.dataset_key is None
+    new = {item.identity: item for item in arrived if gone or item.identity not in ledger}
+    copies = None
+    if new:
+        placement = _place(series, reading, site_rules)
+        configuration = _configuration(placement)
+        disguise = disguise_for(series, configuration, placement.group if placement else "")
+        if disguise is None:
+            _describe(series, reading.headers[0], Series.State.INGESTING)
+            if placement is None:
+                check_late(reading.headers, series.placed_by)
+            else:
+                _locate(series, placement, placement.destination, configuration, reading.headers[0])
+            _archive(series, list(new.values()), filter_names, scratch)
         else:
-            check_late(reading.headers, series.placed_by)
-        _archive(series, list(new.values()), filter_names, scratch)
-    # From here on every file that was read is in a verified archive.
-    spool.discard(series_uid, [item.file for item in arrived])
+            if placement is None:
+                check_late(reading.headers, series.placed_by, disguise.digest)
+            with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
+                copies = make_copies(new.values(), disguise, Path(folder))
+                _take_copies(series, copies, disguise, placement, configuration, filter_names, scratch)
+    # From here on every file that was read, and not refused, is in a verified archive.
+    refused = {item.path for item in copies.refused} if copies else set()
+    spool.discard(series_uid, [file for file in reading.files if file.path not in refused])
 
-    Series.objects.filter(pk=series.pk).update(left_out="; ".join(reading.unreadable))
+    Series.objects.filter(pk=series.pk).update(left_out="; ".join(_left_out(reading, series, copies)))
     refresh_state(series.pk)
     runs = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
     return list(runs.values_list("pk", flat=True))
 
 
+def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Placement | None:
+    """Where a series belongs; None if it has its place.
+
+    Raises:
+        Unplaceable: nowhere, or the instances disagree.
+    """
+    apart = series.is_deidentified and series.deidentification["keep_originals"]
+    if series.dataset_key and series.configuration and (series.originals_key or not apart):
+        return None
+    try:
+        return place_all(reading.headers, site_rules)
+    except Unplaceable:
+        if not series.is_deidentified and not any(_is_discreet(one, site_rules) for one in reading.headers):
+            _describe(series, reading.headers[0], Series.State.INGESTING)
+        raise
+
+
+def _is_discreet(header: Dataset, site_rules: tuple[Rule, ...]) -> bool:
+    return any(rule.discreet and matches(header, rule) for rule in site_rules)
+
+
+def _configuration(placement: Placement | None) -> InstrumentConfiguration | None:
+    return placement and InstrumentConfiguration.objects.get(pk=placement.rule_id)
+
+
+def _take_copies(
+    series: Series,
+    copies: Copies,
+    disguise: Disguise,
+    placement: Placement | None,
+    configuration: InstrumentConfiguration | None,
+    filter_names: Sequence[str],
+    scratch: Path,
+) -> None:
+    """Archive the copies of what is new, and the originals apart if they are kept.
+
+    Raises:
+        PermanentError: there is no copy, and nothing of the series is archived yet.
+    """
+    if not copies.made:
+        if series.archives.exists():
+            return
+        series.description = series.study_uid = ""
+        series.save()
+        raise PermanentError("cannot be de-identified: " + "; ".join(copies.reasons))
+    header = read_header(copies.made[0].copy.path, set(placement.title_fields()) if placement else ())
+    series.shown_uid = copies.series_uid
+    _describe(series, header, Series.State.INGESTING)
+    if placement is not None:
+        digest = disguise.pseudonyms.digest
+        _locate(series, placement, placement.disguised(header, digest), configuration, header, disguise)
+        if disguise.keep_originals and series.originals_key is None:
+            # Of no instrument: a facility's managers are shown the titles of what its instruments made.
+            series.originals_key = _dataset_key(placement.apart(digest), None, "")
+            series.save()
+    _archive(series, [made.arrived for made in copies.made], filter_names, scratch, copies, disguise)
+
+
+def _left_out(reading: Reading, series: Series, copies: Copies | None = None) -> list[str]:
+    """Words for what stays in the spool; of a series that is de-identified, none that may name anybody."""
+    if not (series.is_deidentified and reading.unreadable):
+        return [*reading.unreadable, *(copies.reasons if copies else ())]
+    for words in reading.unreadable:
+        log.warning("series %s: left in the spool: %s", series.series_uid, words.partition(": ")[0])
+    count = len(reading.unreadable)
+    return [
+        f"{count} file{'s' if count > 1 else ''} that cannot be read",
+        *(copies.reasons if copies else ()),
+    ]
+
+
 def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Reading:
-    arrived, unreadable = [], []
+    arrived, unreadable, were_read = [], [], []
     headers: dict[tuple[str, ...], Dataset] = {}
     for file in files:
         try:
@@ -172,9 +257,10 @@ def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Readin
             unreadable.append(str(error))
             continue
         headers.setdefault(tuple(field_text(header, field) for field in sorted(fields)), header)
+        were_read.append(file)
         arrived.append(
             Arrived(
-                file,
+                file.path,
                 uid,
                 field_text(header, "SOPClassUID")[:64],
                 str(header.file_meta.get("TransferSyntaxUID", "")),
@@ -182,7 +268,7 @@ def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Readin
                 file_sha256(file.path),
             )
         )
-    return Reading(arrived, list(headers.values()), unreadable)
+    return Reading(arrived, list(headers.values()), unreadable, were_read)
 
 
 def _describe(series: Series, header: Dataset, state: Series.State) -> None:
@@ -193,30 +279,47 @@ def _describe(series: Series, header: Dataset, state: Series.State) -> None:
     series.save()
 
 
-def _locate(series: Series, placement: Placement, header: Dataset) -> None:
+def _locate(
+    series: Series,
+    placement: Placement,
+    destination: Destination,
+    configuration: InstrumentConfiguration,
+    header: Dataset,
+    disguise: Disguise | None = None,
+) -> None:
     """Give the series its dataset and its directory there.
+
+    Args:
+        header: of one of the instances as they will be archived.
 
     Raises:
         PermanentError: the series has a dataset, whose instrument is gone, and would get another now.
     """
-    if series.dataset_key is not None and series.dataset_key.key != placement.dataset_key:
+    if series.dataset_key is not None and series.dataset_key.key != destination.dataset_key:
         raise PermanentError(
             "late instances cannot join their series: its instrument's configuration was removed, and by the"
-            f" present ones they belong to {placement.experiment_title!r} / {placement.dataset_title!r}"
+            f" present ones they belong to {destination.experiment_title!r} / {destination.dataset_title!r}"
         )
-    configuration = InstrumentConfiguration.objects.get(pk=placement.rule_id)
     series.configuration, series.project = configuration, placement.group
     series.placed_by = dict(placement.fields)
+    if disguise is None:
+        series.deidentification, series.pseudonym_key, series.shown_uid = {}, None, ""
+    else:
+        series.placed_by = {field: disguise.digest(field, value) for field, value in placement.fields}
+        series.deidentification, series.pseudonym_key = disguise.record, disguise.key
     if series.dataset_key is not None:
         series.save()
         return
-    series.dataset_key = _dataset_key(placement, configuration, header)
+    institution = field_text(header, "InstitutionName")
+    if disguise is None or Option.RETAIN_INSTITUTION in disguise.profile:
+        institution = institution or configuration.default_institution_name
+    series.dataset_key = _dataset_key(destination, configuration.mytardis_instrument_id, institution)
     number = header.get("SeriesNumber")
     wanted = directory_name("" if number is None else number, series.description)
     # Asked for at once: a dataset may have thousands of one name, and trying each takes longer every time.
     others = Series.objects.filter(dataset_key=series.dataset_key).exclude(pk=series.pk)
     taken = set(others.filter(directory__startswith=wanted).values_list("directory", flat=True))
-    for attempt in count(1):
+    for attempt in itertools.count(1):
         series.directory = wanted if attempt == 1 else f"{wanted}_{attempt}"
         if series.directory in taken:
             continue
@@ -248,36 +351,34 @@ def _project_group(portal: MyTardis, name: str) -> tuple[int, bool]:
     return group.pk, made
 
 
-def _dataset_key(placement: Placement, configuration: InstrumentConfiguration, header: Dataset) -> DatasetKey:
+def _dataset_key(destination: Destination, instrument_id: int | None, institution: str) -> DatasetKey:
     """The dataset's key, with dataset and experiment made if they are new.
 
     The keys are unique, so of two workers that make the same thing one is rolled back and finds
     the other's.
     """
     portal = mytardis()
-    group_id, new_group = _project_group(portal, placement.group) if placement.group else (None, False)
-    institution = field_text(header, "InstitutionName") or configuration.default_institution_name
+    owner_id = destination.owner_id
+    group_id, new_group = _project_group(portal, destination.group) if destination.group else (None, False)
 
     def experiment() -> ExperimentKey:
-        experiment_id = portal.make_experiment(placement.experiment_title, placement.owner_id, institution)
-        portal.grant_experiment(experiment_id, placement.owner_id, group_id)
+        experiment_id = portal.make_experiment(destination.experiment_title, owner_id, institution)
+        portal.grant_experiment(experiment_id, owner_id, group_id)
         if group_id is not None:
-            portal.join_project(experiment_id, placement.owner_id, group_id)
-        return ExperimentKey.objects.create(key=placement.experiment_key, experiment_id=experiment_id)
+            portal.join_project(experiment_id, owner_id, group_id)
+        return ExperimentKey.objects.create(key=destination.experiment_key, experiment_id=experiment_id)
 
     def dataset() -> DatasetKey:
-        dataset_id = portal.make_dataset(
-            parent.experiment_id, placement.dataset_title, configuration.mytardis_instrument_id
-        )
+        dataset_id = portal.make_dataset(parent.experiment_id, destination.dataset_title, instrument_id)
         portal.inherit_dataset_access(parent.experiment_id, dataset_id)
         return DatasetKey.objects.create(
-            key=placement.dataset_key, experiment_key=parent, dataset_id=dataset_id
+            key=destination.dataset_key, experiment_key=parent, dataset_id=dataset_id
         )
 
-    parent = _found_or_made(ExperimentKey, placement.experiment_key, experiment)
-    found = _found_or_made(DatasetKey, placement.dataset_key, dataset)
+    parent = _found_or_made(ExperimentKey, destination.experiment_key, experiment)
+    found = _found_or_made(DatasetKey, destination.dataset_key, dataset)
     if new_group:  # the former one of that name was renamed or deleted: what there was is this one's as well
-        portal.grant_experiment(parent.experiment_id, placement.owner_id, group_id)
+        portal.grant_experiment(parent.experiment_id, owner_id, group_id)
         portal.inherit_dataset_access(parent.experiment_id, found.dataset_id)
     return found
 
@@ -293,40 +394,65 @@ def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the t
         return model.objects.get(key=key)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An instance as the ledger has it: what was received, and the name of it, or its copy, in the archive."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    size: int
+    sha256: str
+    member: str
+
+
 def _archive(
     series: Series,
     new: list[Arrived],
     filter_names: Sequence[str],
     scratch: Path,
+    copies: Copies | None = None,
+    disguise: Disguise | None = None,
 ) -> None:
-    """Store all instances of the series, old and new, as its next archive, and record it."""
+    """Store all instances of the series, old and new, as its next archive, and record it.
+
+    Args:
+        copies, disguise: of ``new``, if they are archived in its place.
+    """
     portal = mytardis()
     configuration = series.configuration
     former = series.archives.order_by("-version").first()
-    record = FileRecord(
-        dataset_id=series.dataset_key.dataset_id,
-        directory=series.directory,
-        filename=f"{series.directory}_dicom.zip",
-        version=former.version + 1 if former else 1,
-        mimetype="application/zip",
-    )
-    with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
-        members = []
-        if former is not None:
-            path = Path(folder) / "former.zip"
-            portal.fetch(former.datafile_id, path)
-            kept = stack.enter_context(ZipFile(path))
-            members += [_kept_member(kept, entry) for entry in read_manifest(path)]
-        taken = {member.name for member in members}
-        for item in new:
-            members.append(_member(series.directory, item, taken))
-            taken.add(members[-1].name)
-        members.sort(key=lambda member: member.name)
-        sums = portal.store(
-            record, zip_stream(series.series_uid, series.study_uid, members), configuration.storage_box_id
-        )
+    record = _record(series.dataset_key, series.directory, series.directory, _next(former))
+    original = series.originals.order_by("-version").first()
+    apart = None
+    if disguise is not None and disguise.keep_originals:
+        # By the UID, which no two series share, in a directory that need not be found by a researcher.
+        apart = _record(series.originals_key, series.series_uid, series.series_uid, _next(original))
+    stored: list[FileRecord] = []
+
+    def store(record: FileRecord, series_uid: str, study_uid: str, members: Iterable[Member]) -> Sums:
+        stored.append(record)
+        return portal.store(record, zip_stream(series_uid, study_uid, members), configuration.storage_box_id)
+
     try:
+        with ExitStack() as stack:
+            folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
+            members = _former_members(portal, former, Path(folder) / "former.zip", stack)
+            originals: list[Member] = []
+            if copies is None:
+                _add(members, series.directory, new)
+                entries = [_entry(member, member.name) for member in members]
+            else:
+                names = _add(members, series.directory, [made.copy for made in copies.made])
+                rows = series.instances.values(*Entry.__dataclass_fields__)
+                before = (Entry(**row) for row in rows)
+                now = (_entry(made.arrived, names[made.copy.identity]) for made in copies.made)
+                entries = list({(one.sop_instance_uid, one.sha256): one for one in (*before, *now)}.values())
+                originals = _former_members(portal, original, Path(folder) / "original.zip", stack)
+                _add(originals, series.series_uid, new)
+            if apart is not None:
+                study_uid = field_text(read_header(new[0].path, ()), "StudyInstanceUID")
+                apart_sums = store(apart, series.series_uid, study_uid, originals)
+            sums = store(record, series.public_uid, series.study_uid, members)
         with transaction.atomic():
             archive = Archive.objects.create(
                 series=series,
@@ -334,8 +460,20 @@ def _archive(
                 datafile_id=portal.register(record, sums, configuration.storage_box_id),
                 sha512=sums.sha512,
                 instance_count=len(members),
+                profile=disguise.profile.words if disguise else "",
+                losses=_losses(former, copies),
             )
-            _enter(series, archive, members)
+            if apart is not None:
+                newest = Original.objects.create(
+                    series=series,
+                    version=apart.version,
+                    archive=archive,
+                    datafile_id=portal.register(apart, apart_sums, configuration.storage_box_id),
+                    sha512=apart_sums.sha512,
+                )
+                older = series.originals.exclude(pk=newest.pk)
+                portal.supersede(older.values_list("datafile_id", flat=True))
+            _enter(series, archive, entries)
             FilterRun.objects.bulk_create(
                 FilterRun(archive=archive, filter=name)
                 for name in filter_names
@@ -344,8 +482,62 @@ def _archive(
             if former is not None:
                 _supersede(portal, series, archive)
     except BaseException:
-        portal.discard(record, configuration.storage_box_id)
+        for one in stored:
+            portal.discard(one, configuration.storage_box_id)
         raise
+
+
+def _next(former: Archive | Original | None) -> int:
+    return former.version + 1 if former else 1
+
+
+def _record(key: DatasetKey, directory: str, name: str, version: int) -> FileRecord:
+    return FileRecord(
+        dataset_id=key.dataset_id,
+        directory=directory,
+        filename=f"{name}_dicom.zip",
+        version=version,
+        mimetype="application/zip",
+    )
+
+
+def _former_members(
+    portal: MyTardis, former: Archive | Original | None, path: Path, stack: ExitStack
+) -> list[Member]:
+    """The members of a former archive, which is fetched to ``path`` and open as long as ``stack``."""
+    if former is None:
+        return []
+    portal.fetch(former.datafile_id, path)
+    kept = stack.enter_context(ZipFile(path))
+    return [_kept_member(kept, entry) for entry in read_manifest(path)]
+
+
+def _losses(former: Archive | None, copies: Copies | None) -> str:
+    lost = [
+        *(former.losses.split("; ") if former and former.losses else ()),
+        *(copies.losses if copies else ()),
+    ]
+    return "; ".join(dict.fromkeys(lost))
+
+
+def _add(members: list[Member], directory: str, new: list[Arrived]) -> dict[tuple[str, str], str]:
+    """Add files to an archive's members, sorted by name; returns their names by UID and checksum.
+
+    The same bytes under the same UID, which copies may be whose originals are not, are one member.
+    """
+    names = {(member.sop_instance_uid, member.sha256): member.name for member in members}
+    taken = {member.name for member in members}
+    for item in new:
+        if item.identity not in names:
+            members.append(_member(directory, item, taken))
+            taken.add(members[-1].name)
+            names[item.identity] = members[-1].name
+    members.sort(key=lambda member: member.name)
+    return names
+
+
+def _entry(item: Member | Arrived, member: str) -> Entry:
+    return Entry(item.sop_instance_uid, item.sop_class_uid, item.size, item.sha256, member)
 
 
 def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
@@ -360,7 +552,7 @@ def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
         transfer_syntax_uid=item.transfer_syntax_uid,
         size=item.size,
         sha256=item.sha256,
-        source=item.file.path,
+        source=item.path,
         compressible=not (syntax.is_transfer_syntax and syntax.is_compressed),
     )
 
@@ -377,23 +569,23 @@ def _kept_member(archive: ZipFile, entry: ManifestEntry) -> Member:
     )
 
 
-def _enter(series: Series, archive: Archive, members: list[Member]) -> None:
-    """Enter the archive's instances in the ledger, in place of the former version's."""
-    times = Counter(member.sop_instance_uid for member in members)
+def _enter(series: Series, archive: Archive, entries: list[Entry]) -> None:
+    """Enter the series' instances in the ledger, in place of what it had with the former version."""
+    count = Counter(entry.sop_instance_uid for entry in entries)
     series.instances.all().delete()
     Instance.objects.bulk_create(
         (
             Instance(
                 series=series,
                 archive=archive,
-                sop_instance_uid=member.sop_instance_uid,
-                sop_class_uid=member.sop_class_uid,
-                size=member.size,
-                sha256=member.sha256,
-                member=member.name,
-                conflict=times[member.sop_instance_uid] > 1,
+                sop_instance_uid=entry.sop_instance_uid,
+                sop_class_uid=entry.sop_class_uid,
+                size=entry.size,
+                sha256=entry.sha256,
+                member=entry.member,
+                conflict=count[entry.sop_instance_uid] > 1,
             )
-            for member in members
+            for entry in entries
         ),
         batch_size=500,
     )
@@ -429,6 +621,8 @@ def refresh_state(series_id: int) -> None:
             )
         if series.left_out:
             reasons.append(f"left in the spool: {series.left_out}")
+        if archive.losses:
+            reasons.append(f"de-identification took {archive.losses}")
         if any(run.state in FilterRun.UNFINISHED for run in runs):
             series.state = Series.State.CONVERTING
         elif reasons:

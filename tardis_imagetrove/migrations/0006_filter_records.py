@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tardis_imagetrove", "0004_sender"),
+        ("tardis_imagetrove", "0005_deidentification"),
     ]
 
     operations = [

@@ -571,3 +571,33 @@ def test_as_a_program_it_needs_no_database(tmp_path):
     uid = str(pydicom.dcmread(paths[-1]).SeriesInstanceUID)
     assert f"failed: {uid} nifti: " in done.stderr
     assert f"{NAME}/{NAME}.nii.gz" in tree(tmp_path / "out")
+
+
+def test_a_folder_is_converted_from_de_identified_copies(tmp_path):
+    paths = phantom(tmp_path / "in", slices=4)
+    burned_in = pydicom.dcmread(paths[3])
+    burned_in.BurnedInAnnotation = "YES"
+    burned_in.save_as(paths[3])
+    words = refused(tmp_path / "in", out=tmp_path / "out", filters="nifti", deidentify="shift-dates")
+    assert f"skipped {paths[3].name}: has annotation burned into its pixels" in words
+    assert "0003_series: 3 files" in words and "copies: 0003_series/dicom" in words
+    made = sorted((tmp_path / "out/0003_series").rglob("*.*"))
+    assert [path.suffix for path in made].count(".dcm") == 3
+    for path in made:
+        copy = pydicom.dcmread(path) if path.suffix == ".dcm" else None
+        assert copy is None or (copy.PatientIdentityRemoved, copy.SOPInstanceUID) == ("YES", path.stem)
+        assert b"PHANTOM-1" not in path.read_bytes() and b"Oblique" not in path.read_bytes()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"0003_series"}
+    assert sorted(tmp_path.joinpath("in").iterdir()) == sorted(paths)  # as they were
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((), {"all": True, "deidentify": ""}, "of archived series the instrument decides"),
+        ((".",), {"out": Path("out"), "deidentify": "everything"}, "there is no option 'everything'"),
+    ],
+)
+def test_de_identification_that_is_asked_for_wrongly_is_refused(arguments, options, words):
+    with pytest.raises(CommandError, match=words):
+        convert(*arguments, **options)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from ... import folder as folders
 from ...conf import settings
+from ...deidentification import Option, Profile, Pseudonyms, new_secret
 from ...errors import ImageTroveError, PermanentError
 from ...filters import again, registry
 from ...filters.base import Filter
@@ -52,6 +55,15 @@ class Command(BaseCommand):
             help="run filters whose version is the same, too; with DIR, replace files that are there",
         )
         parser.add_argument(
+            "--deidentify",
+            nargs="?",
+            const="",
+            metavar="OPTIONS",
+            help="with DIR, convert copies de-identified by the Basic Profile of DICOM PS3.15, which are kept in the"
+            f" series' folders; with these options, joined by commas: {', '.join(one.value for one in Option)}."
+            " Each time, patients and UIDs get other pseudonyms",
+        )
+        parser.add_argument(
             "--no-wait", action="store_true", help="queue the filters, and do not wait for them"
         )
 
@@ -66,16 +78,23 @@ class Command(BaseCommand):
         filters: str,
         force: bool,
         no_wait: bool,
+        deidentify: str | None,
         **options: object,
     ) -> None:
         if sum(bool(chosen) for chosen in (folder, series, all, instrument)) != 1:
             raise CommandError("Give one of: --series UID …, --instrument NAME, --all, or DIR --out DIR.")
         if bool(folder) != bool(out):
             raise CommandError("A folder and --out belong together: DIR --out DIR.")
+        if deidentify is not None and not folder:
+            raise CommandError("--deidentify is for a folder; of archived series the instrument decides.")
+        try:
+            profile = None if deidentify is None else Profile.of(filter(None, deidentify.split(",")))
+        except ValueError as error:
+            raise CommandError(f"--deidentify: {error}.") from error
         self.failures: list[str] = []
         wanted = self._filters(filters)
         if folder and out:
-            self._convert_folder(folder, out, wanted, force)
+            self._convert_folder(folder, out, wanted, force, profile)
         else:
             archives = again.newest_archives()
             try:
@@ -121,7 +140,9 @@ class Command(BaseCommand):
 
     # A folder
 
-    def _convert_folder(self, folder: Path, out: Path, filters: Mapping[str, Filter], force: bool) -> None:
+    def _convert_folder(
+        self, folder: Path, out: Path, filters: Mapping[str, Filter], force: bool, profile: Profile | None
+    ) -> None:
         if not folder.is_dir():
             raise CommandError(f"{folder} is not a folder.")
         if folder.resolve() == out.resolve():
@@ -130,11 +151,31 @@ class Command(BaseCommand):
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CommandError(f"{out} cannot be made: {error.strerror}") from error
-        found, unused = folders.find_series(folder, leave_out=out)
+        if profile is None:
+            self._convert_found(folder, out, filters, force, keep_dicom=False)
+            return
+        with self._copies(folder, out, profile) as copies:
+            self._convert_found(copies, out, filters, force, keep_dicom=True)
+
+    @contextmanager
+    def _copies(self, folder: Path, out: Path, profile: Profile) -> Iterator[Path]:
+        """A folder of de-identified copies, which is gone afterwards."""
+        with TemporaryDirectory(prefix=".imagetrove-", dir=out) as copies:
+            unused = folders.copy_folder(folder, out, Path(copies), profile, Pseudonyms(new_secret()))
+            self._tell_unused(folder, unused)
+            yield Path(copies)
+
+    def _tell_unused(self, folder: Path, unused: Iterable[folders.Unused]) -> None:
         for file in unused:
             self.stdout.write(f"skipped {file.path.relative_to(folder)}: {file.reason}")
             if file.lost:
                 self.failures.append(f"{file.path}: {file.reason}")
+
+    def _convert_found(
+        self, folder: Path, out: Path, filters: Mapping[str, Filter], force: bool, keep_dicom: bool
+    ) -> None:
+        found, unused = folders.find_series(folder, leave_out=out)
+        self._tell_unused(folder, unused)
         if not found:
             raise CommandError(f"There are no DICOM files in {folder}.")
         for series in found:
@@ -150,6 +191,9 @@ class Command(BaseCommand):
                 if made.outcome is folders.Outcome.FAILED:
                     self.failures.append(f"{series.series_uid} {made.filter}: {'; '.join(made.words)}")
                 self.stdout.flush()
+            if keep_dicom:
+                kept = folders.keep_copies(series, out)
+                self.stdout.write(f"  copies: {kept.relative_to(out)}")
 
     # Archived series
 
