@@ -21,7 +21,6 @@ from tardis_imagetrove.ingest.series import ingest_series, refresh_state
 from tardis_imagetrove.models import Archive, FilterRun, Instance, Original, PseudonymKey, Series
 from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.mytardis.flavours import MyTardis
-
 from tardis_imagetrove.scp import CommitmentReference
 from tardis_imagetrove.scp.commitment import FailedReference
 
