@@ -257,14 +257,16 @@ class Incoming:
         self._spool = spool
         self.path = path
         self._file = path.open("xb", buffering=0)
+        self._committed = False
 
     def __enter__(self) -> Incoming:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        if not self._committed:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append bytes.
@@ -294,6 +296,7 @@ class Incoming:
             folder = self._spool.series_root / series_uid
             outcome = self._link(folder, sop_instance_uid)
             self.path.unlink()
+            self._committed = True
             # Also for an identical file: its first sender may have died before this line.
             try:
                 sync_folder(folder)
