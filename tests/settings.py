@@ -27,7 +27,7 @@ else:
 globals().update({name: getattr(host, name) for name in dir(host) if name.isupper()})
 
 if host is not devhost:
-    INSTALLED_APPS = (*host.INSTALLED_APPS, "tardis_imagetrove")
+    INSTALLED_APPS = tuple(dict.fromkeys((*host.INSTALLED_APPS, "tardis_imagetrove")))
     DATABASES = devhost.DATABASES
     CACHES = {"default": devhost.CACHES["default"]}
     IMAGETROVE = devhost.IMAGETROVE
