@@ -44,7 +44,7 @@ STATE = Path(tempfile.mkdtemp(prefix="bench-convert-"))
 sys.path[:0] = [str(REPOSITORY), str(DEVHOST)]
 os.environ.update(
     DEVHOST_STATE=str(STATE / "host"),
-    DEVHOST_QUIET_SECONDS="5",
+    DEVHOST_QUIET_SECONDS="15",
     DJANGO_SETTINGS_MODULE="devhost.settings",
     PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(DEVHOST)]),
     PYTHONWARNINGS="ignore",
@@ -61,7 +61,7 @@ from tardis_imagetrove.filters.isolation import isolated  # noqa: E402
 from tardis_imagetrove.filters.registry import load, options_of  # noqa: E402
 from tardis_imagetrove.phantom import oblique_mr_series  # noqa: E402
 
-QUIET_SECONDS = 5.0
+QUIET_SECONDS = 15.0
 PAGE_TARGET = 3.0
 WORKERS_TARGET = 1.8
 MEMORY_TARGET_MB = 300
@@ -341,6 +341,11 @@ def _sop(path: Path) -> str:
     return str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
 
 
+def say(words: str) -> None:
+    """How far it is, for whoever waits."""
+    print(words, file=sys.stderr, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=1000)
@@ -374,6 +379,10 @@ def main() -> None:
                 work = Path(scratch, f"{name}-{number}")
                 work.mkdir()
                 rounds[name].append(pipeline(files, work))
+                took = [
+                    sum(getattr(step, of) for step in rounds[name][-1]) for of in ("seconds", "cpu_seconds")
+                ]
+                say(f"round {number + 1}, {name}: {took[0]:.2f} s ({took[1]:.2f} s of processors)")
                 shutil.rmtree(work)
         total = sum(path.stat().st_size for path in files)
         page = many = None
@@ -381,6 +390,7 @@ def main() -> None:
             prepare_site()
         if not options.no_page:
             page = page_seconds(files)
+            say(f"page: {page:.2f} s")
         if options.series:
             sources = small_series(Path(scratch, "small"), options.series)
             many = {

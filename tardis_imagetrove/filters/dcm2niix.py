@@ -15,13 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import PermanentError, RetriableError
-from .programs import run_program
-
-TIME_LIMIT_SECONDS = 1800
-"""A series of 10 000 slices takes about ten seconds; what takes half an hour will not end."""
-
-MEMORY_LIMIT_BYTES = 8 << 30
-"""Address space; dcm2niix holds one series' voxels at a time, and maps little else."""
+from .programs import allowed, run_program
 
 STEM = "x"
 """What dcm2niix calls its files; it appends what tells the images of a series apart."""
@@ -145,14 +139,14 @@ def run_dcm2niix(
     *,
     program: Path | None = None,
     options: Sequence[str] = OPTIONS,
-    time_limit: float = TIME_LIMIT_SECONDS,
-    memory_limit: int = MEMORY_LIMIT_BYTES,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
 ) -> Run:
     """Convert the DICOM files in ``source`` into NIfTI, sidecars and gradients in ``destination``.
 
     Args:
-        time_limit: seconds after which the program is killed.
-        memory_limit: bytes of address space that the program may have.
+        time_limit: seconds after which the program is killed; by default the filter's own limit.
+        memory_limit: bytes of address space that the program may have, likewise.
 
     Raises:
         PermanentError: it did not end in time, or died.
@@ -171,7 +165,7 @@ def run_dcm2niix(
         raise RetriableError(f"The disk of {destination} is full; dcm2niix ended with {run.meaning}")
     if run.code < 0:
         raise PermanentError(
-            f"dcm2niix died ({run.meaning}; it may use {memory_limit / 2**20:.0f} MiB of memory): "
+            f"dcm2niix died ({run.meaning}; it may use {(memory_limit or allowed()[1]) / 2**20:.0f} MiB of memory): "
             + ("; ".join(run.complaints[:3]) or "it said nothing")
         )
     return run

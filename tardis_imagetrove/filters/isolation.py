@@ -28,7 +28,7 @@ except ImportError:  # not a Unix
     resource = None
 
 from ..errors import ImageTroveError, KilledError, PermanentError, RetriableError
-from .programs import ProgramRun, Stopped, recording, stop
+from .programs import ProgramRun, Stopped, allow, recording, stop
 
 GRACE_SECONDS = 5
 """From asking a process to end, so that it can stop its programs, to killing it."""
@@ -220,6 +220,7 @@ def _settle(limits: Limits, parent: int) -> None:
         with suppress(OSError):
             # When memory runs out, this process before the worker.
             Path("/proc/self/oom_score_adj").write_text("500")
+    allow(limits.seconds, int(limits.memory_mib * 2**20))
     _limit(resource.RLIMIT_DATA, _data_bytes() + int(limits.memory_mib * 2**20))
     # For a process that hangs when nobody is left to stop it.
     _limit(resource.RLIMIT_CPU, int(limits.seconds * (os.cpu_count() or 1) + GRACE_SECONDS))

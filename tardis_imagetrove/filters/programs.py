@@ -37,6 +37,19 @@ class ProgramRun:
     memory_mib: float
 
 
+_allowed: ContextVar[tuple[float, int]] = ContextVar("allowed", default=(3600.0, 8 << 30))
+
+
+def allow(seconds: float, memory_bytes: int) -> None:
+    """Set the limits of each program that is started from here on: those of the filter that starts it."""
+    _allowed.set((seconds, memory_bytes))
+
+
+def allowed() -> tuple[float, int]:
+    """Seconds, and bytes of address space, that a program may have where nothing else is said."""
+    return _allowed.get()
+
+
 class Stopped(BaseException):
     """The process was asked to end."""
 
@@ -87,19 +100,26 @@ def record(run: ProgramRun) -> None:
 
 
 def run_program(
-    argv: Sequence[str], *, time_limit: float, memory_limit: int, arguments: Sequence[str] | None = None
+    argv: Sequence[str],
+    *,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    arguments: Sequence[str] | None = None,
 ) -> tuple[int, str]:
     """Run a program to its end; returns its exit status, and what it wrote.
 
     Args:
-        time_limit: seconds after which it is killed, with the processes that it started.
-        memory_limit: bytes of address space that each of its processes may have.
+        time_limit: seconds after which it is killed, with the processes that it started; by default the
+            filter's own limit.
+        memory_limit: bytes of address space that each of its processes may have, likewise.
         arguments: what is recorded instead of ``argv``; by default that with paths cut to file names.
 
     Raises:
         PermanentError: it did not end in time.
         KilledError: somebody has killed it: the kernel, when the machine is out of memory, or a person.
     """
+    time_limit = allowed()[0] if time_limit is None else time_limit
+    memory_limit = allowed()[1] if memory_limit is None else memory_limit
     shown = tuple(arguments or (Path(part).name if part.startswith("/") else part for part in argv))
     started = time.monotonic()
     over = threading.Event()

@@ -114,6 +114,15 @@ def test_memory_of_its_programs_counts():
     assert run.arguments == (Path(sys.executable).name, "-c", "len(bytearray(400 << 20))")
 
 
+def test_its_programs_have_its_limits():
+    script = "import resource; print(resource.getrlimit(resource.RLIMIT_AS)[0])"
+    # The program may ask before it is limited: it waits a moment.
+    command = [sys.executable, "-c", f"import time; time.sleep(1); {script}"]
+    assert isolated(lambda: run_program(command), LIMITS).value == (0, f"{512 << 20}\n")
+    late = isolated(lambda: run_program(SLEEP, time_limit=1), LIMITS)
+    assert "did not finish within 1 s" in str(late.error)
+
+
 def test_programs_are_recorded_with_their_exit_status_also_when_the_filter_fails():
     def work() -> None:
         assert program(["sh", "-c", "exit 3"])[0] == 3
