@@ -645,7 +645,7 @@ def _instrument(settings: Settings, name: str) -> tuple[UploaderInstrument | Non
             " (top_level_directory). Here instruments send DICOM, and it has no `instrument` pairs to be"
             " recognised by: have it send DICOM, and add a block or configure it in admin"
         )
-        return None, [Note(Severity.LEFT_OUT, text)]
+        return None, [Note(Severity.IGNORED, text)]
     problems: list[str] = []
     notes: list[Note] = []
     missing = [key for key in _REQUIRED if key not in own]

@@ -149,10 +149,10 @@ def configure(owner, **changes):
 @pytest.fixture
 def owner(transactional_db, django_user_model):
     # MyTARDIS 5.0 cannot save an experiment without this user, which its migrations make and a
-    # transactional test has flushed.
+    # transactional test has flushed; before the first one, PUBLIC_USER may be there with another id.
     public = getattr(settings, "PUBLIC_USER_ID", None)
     if public is not None:
-        django_user_model.objects.get_or_create(pk=public, defaults={"username": "PUBLIC_USER"})
+        django_user_model.objects.get_or_create(pk=public, defaults={"username": f"public-{public}"})
     return django_user_model.objects.create_user("facility", password="facility")
 
 
