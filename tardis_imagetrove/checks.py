@@ -160,15 +160,6 @@ def check_mytardis(**_: object) -> list[checks.CheckMessage]:
     ]
 
 
-@checks.register("imagetrove")
-def check_mytardis(**_: object) -> list[checks.CheckMessage]:
-    """What in MyTARDIS's own settings keeps its pages, and so this app's, from working."""
-    return [
-        checks.Warning(problem, hint=hint, id="imagetrove.W004")
-        for problem, hint in mytardis().site_problems()
-    ]
-
-
 @checks.register(checks.Tags.database)
 def check_mytardis_database(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
     """The same of what MyTARDIS needs to find in its database; by ``check --database default``."""
