@@ -112,7 +112,7 @@ def test_every_file_of_a_folder_of_odd_ones_is_sent_or_named(peer, spool):
     folder = Path(get_testdata_file("MR_small.dcm")).parent
     files = [path for path in folder.rglob("*") if path.is_file()]
     sent, words = [], []
-    for datasets, problems in scu.read_all([folder], batch_bytes=100_000):
+    for datasets, problems in scu.read_all([folder], batch_bytes=2_000_000):
         answer = scu.send(datasets, peer)
         sent += answer.acknowledged
         words += problems + [refusal.words for refusal in answer.refused]
