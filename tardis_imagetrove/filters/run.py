@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -127,7 +128,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
                 folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
                 supply = Supply(run.archive, Path(folder))
             result = _convert(run, scratch, beat_seconds, supply)
-        state, reason = _verdict(result)
+        state, reason = _verdict(result, run.warnings)
     except Overtaken:
         log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
         return None
@@ -147,7 +148,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
         state, reason = FilterRun.State.FAILED, f"unexpected {type(error).__name__}: {error}"
     _mine(run).update(
         state=state,
-        reason=reason,
+        reason=_without_folders(reason, scratch),
         lost=lost,
         seconds=time.monotonic() - started,
         **{name: getattr(run, name) for name in _RECORD},
@@ -185,12 +186,17 @@ def _beating(run: FilterRun, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def _verdict(result: FilterResult) -> tuple[FilterRun.State, str]:
+def _verdict(result: FilterResult, warnings: list[str]) -> tuple[FilterRun.State, str]:
     if result.skipped:
         return FilterRun.State.SKIPPED, result.skipped
-    if result.warnings:
-        return FilterRun.State.PARTIAL, "; ".join(result.warnings)
+    if warnings:
+        return FilterRun.State.PARTIAL, "; ".join(warnings)
     return FilterRun.State.DONE, ""
+
+
+def _without_folders(words: str, scratch: Path) -> str:
+    """Words for everybody who may see the series: files in the scratch folder by their names alone."""
+    return re.sub(rf"{re.escape(str(scratch))}(?:/[^\s/'\"]+)*/(?=[^\s/'\"])", "", words)
 
 
 def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply) -> FilterResult:
@@ -228,7 +234,7 @@ def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply)
         _note(run, report)
         if report.error is not None:
             raise report.error
-        run.warnings = list(report.value.warnings)
+        run.warnings = [_without_folders(words, scratch) for words in report.value.warnings]
         with _beating(run, beat_seconds):
             _keep(run, conversion, report.value)
     return report.value
