@@ -686,20 +686,24 @@ def test_no_group_comes_to_see_the_originals_whatever_it_is_called(
     spool, scratch, instrument, tmp_path, django_user_model
 ):
     instrument(keep_originals=True)
-    first = ingest(spool, scratch, *project_series(tmp_path / "a", slices=2))
+    paths = project_series(tmp_path / "a", slices=3)
+    first = ingest(spool, scratch, *paths[:2])
     group = Group.objects.get(name="Project 12345")
     group.name = "Renamed"
     group.save()
     second = ingest(spool, scratch, *project_series(tmp_path / "b", slices=1))
-    late = ingest(spool, scratch, *project_series(tmp_path / "a", slices=3)[2:])
+    late = ingest(spool, scratch, paths[2])
     assert second.originals_key.experiment_key == first.originals_key.experiment_key
     assert late.pk == first.pk
     renamed = person(django_user_model, "renamed", "Renamed")
     member = person(django_user_model, "member", "Project 12345")
-    for series in (second, late):
-        assert sees(member, series) == (True, True, True)
-        for client in (renamed, member):
-            assert seen_of_originals(client, series) == (False, False, False)
+    assert sees(member, second) == sees(renamed, second) == (True, True, True)
+    for client in (renamed, member):
+        assert seen_of_originals(client, second) == (False, False, False)
+    copies, originals = first.dataset_key.dataset, first.originals_key.dataset
+    for name in ("renamed", "member"):
+        visible = mytardis().visible_datasets(django_user_model.objects.get(username=name))
+        assert copies in visible and originals not in visible
 
 
 def test_an_instance_for_which_there_is_no_memory_waits_with_the_reason(
@@ -711,10 +715,10 @@ def test_an_instance_for_which_there_is_no_memory_waits_with_the_reason(
     def no_memory(*arguments, **options):
         raise MemoryError
 
+    deliver(spool, *paths)
+    (uid,) = spool.series_uids()
     with monkeypatch.context() as patched:
-        patched.setattr(pydicom, "dcmread", no_memory)
-        deliver(spool, *paths)
-        (uid,) = spool.series_uids()
+        patched.setattr("tardis_imagetrove.deidentification.copy.pydicom.dcmwrite", no_memory)
         assert ingest_series(spool, uid, (), scratch) == []
     series = Series.objects.get()
     assert series.state == Series.State.WAITING
