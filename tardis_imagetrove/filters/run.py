@@ -17,7 +17,7 @@ from django.db.models import F, Max
 
 from ..archive import unpack
 from ..deidentification import Option, Profile
-from ..deidentification.rules import survives
+from ..deidentification.rules import stays
 from ..dicom import parse_field
 from ..errors import KilledError, PermanentError, RetriableError
 from ..models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Instance, InstrumentConfiguration
@@ -37,7 +37,7 @@ KILLED_ATTEMPTS = 5
 
 
 class Superseded(Exception):
-    """A newer archive of the series is there, and its own runs."""
+    """A newer archive of the series is there, and its own runs; or this one's dataset is the series' no more."""
 
 
 class Overtaken(Exception):
@@ -116,7 +116,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     )
     if not claimed:
         return None
-    run = FilterRun.objects.select_related("archive__series__configuration").get(pk=run_id)
+    run = FilterRun.objects.select_related("archive__series__configuration", "archive__datafile").get(pk=run_id)
     started = time.monotonic()
     lost = 0
     # What is recorded is the last attempt's, or nothing.
@@ -208,7 +208,7 @@ def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply)
             "; ".join([f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS'] or a package", *unusable])
         )
     run.options, limits = options_of(conversion)
-    _refuse_superseded(run)
+    _refuse_superseded(run.archive)
     series = run.archive.series
     classes = Instance.objects.filter(archive=run.archive).order_by().values_list("sop_class_uid", flat=True)
     if refusal := conversion.takes.refusal(series.modality, classes.distinct()):
@@ -279,10 +279,10 @@ def _settings(archive: Archive) -> FilterSettings:
 
 
 def _settings_of_copies(archive: Archive, configuration: InstrumentConfiguration) -> FilterSettings:
-    """What filters are told of a de-identified series: what its profile would let stay in a header."""
+    """What filters are told of a de-identified series: what its profile lets stay as it is in a header."""
     profile = Profile.of(archive.series.deidentification["options"])
     identity = tuple(
-        (field, value) for field, value in configuration.instrument if survives(parse_field(field), profile)
+        (field, value) for field, value in configuration.instrument if stays(parse_field(field), profile)
     )
     if Option.RETAIN_INSTITUTION not in profile:
         return FilterSettings(identity=identity, project=archive.series.project)
@@ -309,7 +309,7 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
     box_id = series.configuration.storage_box_id if series.configuration else None
     records = [
         FileRecord(
-            dataset_id=series.dataset_key.dataset_id,
+            dataset_id=run.archive.datafile.dataset_id,
             directory=series.directory,
             filename=output.path.name,
             version=run.archive.version,
@@ -326,7 +326,7 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
         with transaction.atomic():
             if not _mine(run).select_for_update().exists():
                 raise Overtaken
-            _refuse_superseded(run)
+            _refuse_superseded(run.archive)
             former = list(run.outputs.values_list("datafile_id", flat=True))
             portal.set_aside(former)
             for record, output, its_sums in zip(records, result.outputs, sums, strict=True):
@@ -348,15 +348,20 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
         _set(run, parameters)
 
 
-def _refuse_superseded(run: FilterRun) -> None:
+def _refuse_superseded(archive: Archive) -> None:
     """Outputs of an older archive must not come to lie before those of the newest.
 
+    Nor may they be seen by others than the archive: a series whose experiment was deleted, and that is sent
+    again, may come to be shown in another way.
+
     Raises:
-        Superseded: late instances have made a newer archive.
+        Superseded: late instances have made a newer archive, or its dataset is the series' no more.
     """
-    newest = Archive.objects.filter(series=run.archive.series).aggregate(Max("version"))["version__max"]
-    if newest is not None and newest > run.archive.version:
+    newest = Archive.objects.filter(series=archive.series).aggregate(Max("version"))["version__max"]
+    if newest is not None and newest > archive.version:
         raise Superseded(f"late instances made version {newest}")
+    if not Archive.objects.filter(pk=archive.pk, datafile__dataset=F("series__dataset_key__dataset")).exists():
+        raise Superseded("its archive is in no dataset of the series any more")
 
 
 def _set(run: FilterRun, parameters: Parameters) -> None:

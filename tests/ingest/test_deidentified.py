@@ -181,12 +181,19 @@ def test_what_the_configuration_says_of_people_and_places_is_not_shown_either(
 ):
     from tardis.tardis_portal.models import Experiment
 
+    places = {
+        "StationName": "ZQSTATION",
+        "PatientID": "ZQNUMBER",
+        "StudyDescription": "ZQ head",
+        "StudyDate": "20260304",
+    }
     configuration = instrument(
-        instrument=[["ManufacturerModelName", "Phantom generator"], ["StationName", "ZQSTATION"]]
+        instrument=[["ManufacturerModelName", "Phantom generator"], *map(list, places.items())],
+        deidentification_options=["clean-descriptors", "shift-dates"],
     )
     said = dict.fromkeys(
         [
-            "ZQSTATION",
+            *places.values(),
             "University of Example",
             "Centre for Imaging",
             "1 Example Road",
@@ -194,9 +201,8 @@ def test_what_the_configuration_says_of_people_and_places_is_not_shown_either(
         ],
         "",
     )
-    ingest(
-        spool, scratch, *project_series(tmp_path / "in", overrides={"StationName": "ZQSTATION"}), convert=True
-    )
+    series = ingest(spool, scratch, *project_series(tmp_path / "in", overrides=places), convert=True)
+    assert series.state == Series.State.DONE
     everything = database({"tardis_imagetrove_instrumentconfiguration": set(_columns(configuration))})
     assert found_in(everything.encode(), said) == {}
     assert Experiment.objects.get().institution_name != "University of Example"
@@ -623,6 +629,26 @@ def test_what_was_shown_as_received_does_not_come_to_lie_among_copies(
     ingest(spool, scratch, paths[0])
     assert len(instances(series, tmp_path)) == 4
     assert series.instances.count() == 4
+
+
+def test_a_filter_that_comes_late_puts_nothing_of_what_was_received_beside_the_copies(
+    spool, scratch, instrument, tmp_path
+):
+    configuration = instrument(deidentify=False)
+    paths = project_series(tmp_path / "in")
+    deliver(spool, *paths)
+    (run_id,) = ingest_series(spool, series_uid(paths[0]), ["nifti"], scratch)
+    series = Series.objects.get()
+    _delete_experiment_of(series)
+    configuration.deidentify = True
+    configuration.save()
+    # The dataset of the copies is there, and their archive is not yet.
+    copies = ingest(spool, scratch, *project_series(tmp_path / "other", slices=1))
+    Series.objects.filter(pk=series.pk).update(dataset_key=copies.dataset_key)
+    run_filter(run_id, scratch, 60)
+    run = FilterRun.objects.get(pk=run_id)
+    assert (run.state, run.outputs.count()) == (FilterRun.State.SKIPPED, 0)
+    assert copies.dataset_key.dataset.datafile_set.count() == 1
 
 
 def test_copies_do_not_come_to_lie_among_what_is_shown_as_received(spool, scratch, instrument, tmp_path):
