@@ -25,7 +25,7 @@ from .mytardis import mytardis
 
 #: States in which a series' reason speaks of its own files and conversions alone. In the others it
 #: is the operators' business: it may name a storage box, or the title where late files would go.
-_ARCHIVED = (Series.State.CONVERTING, Series.State.DONE, Series.State.PARTIAL)
+_ENDED = (Series.State.DONE, Series.State.PARTIAL)
 
 
 def is_staff(request: HttpRequest) -> bool:
@@ -106,7 +106,7 @@ class SeriesAppResource(ReadOnlyResource):
         queryset = (
             Series.objects.select_related("configuration", "dataset_key")
             .prefetch_related(
-                Prefetch("archives", Archive.objects.order_by("-version")),
+                Prefetch("archives", Archive.objects.select_related("datafile").order_by("-version")),
                 Prefetch("archives__runs", FilterRun.objects.order_by("filter")),
                 Prefetch("archives__runs__outputs", FilterOutput.objects.order_by("kind", "datafile")),
             )
@@ -155,12 +155,15 @@ class SeriesAppResource(ReadOnlyResource):
 
     def dehydrate(self, bundle: Bundle) -> Bundle:
         series: Series = bundle.obj
-        if not is_staff(bundle.request):
+        staff = is_staff(bundle.request)
+        if not staff:
             bundle.data["series_uid"] = series.public_uid
-        if not is_staff(bundle.request) and series.state not in _ARCHIVED:
+        if not staff and series.state not in _ENDED:
             bundle.data["reason"] = bundle.data["left_out"] = ""
         bundle.data["dataset_url"] = _dataset_url(bundle.data["dataset"])
         archives = list(series.archives.all())
+        if not staff:  # what is in a dataset that it had before may be what is not to be shown any more
+            archives = [one for one in archives if one.datafile.dataset_id == bundle.data["dataset"]]
         bundle.data["archives"] = [
             {
                 "version": archive.version,
@@ -179,7 +182,7 @@ class SeriesAppResource(ReadOnlyResource):
                 "filter": run.filter,
                 "filter_version": run.filter_version,
                 "state": run.state,
-                "reason": run.reason,
+                "reason": run.reason if staff or run.state not in FilterRun.UNFINISHED else "",
                 "warnings": run.warnings,
                 "converter": run.converter,
                 "options": run.options,

@@ -134,6 +134,12 @@ def read_manifest(path: Path) -> list[ManifestEntry]:
         return [ManifestEntry(**entry) for entry in json.loads(archive.read(MANIFEST))["instances"]]
 
 
+def read_series_uid(path: Path) -> str:
+    """SeriesInstanceUID of what an archive on disk holds."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(MANIFEST))["SeriesInstanceUID"]
+
+
 def unpack(path: Path, folder: Path) -> tuple[Path, ...]:
     """Unpack the DICOM files that the manifest names into ``folder``, which must exist.
 

@@ -72,7 +72,7 @@ class Settings:
 
     @property
     def scratch_path(self) -> Path:
-        return Path(self.SCRATCH or tempfile.gettempdir())
+        return Path(self.SCRATCH or tempfile.gettempdir()).absolute()
 
 
 settings = Settings()

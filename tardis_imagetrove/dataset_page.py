@@ -235,7 +235,9 @@ def _thumbnails(dataset_id: int) -> dict[int, str]:
 
 
 def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesLine) -> ChosenSeries:
-    archives = list(series.archives.order_by("-version").prefetch_related("runs__outputs"))
+    # What lies in a dataset that the series had before may be what is not to be shown any more.
+    here = series.archives.filter(datafile__dataset=dataset_id)
+    archives = list(here.order_by("-version").prefetch_related("runs__outputs"))
     newest = archives[0] if archives else None
     runs = list(newest.runs.all()) if newest else []
     files = _Files(request, dataset_id, archives)
@@ -248,7 +250,7 @@ def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesL
         notes=(*_notes(series), *_notes_of_copies(request, series, newest)),
         reason=series.reason if request.user.is_staff and series.state in _UNFINISHED_SERIES else "",
         facts=_facts(request, dataset_id, series.public_uid),
-        conversions=_conversions(runs),
+        conversions=_conversions(runs, request.user.is_staff),
         volumes=tuple(_volumes(runs, files, series.directory)),
         picture=next(_pictures(runs, files), None),
         downloads=files.downloads(newest) if newest else (),
@@ -352,13 +354,14 @@ def shown(fact: Fact) -> ShownFact:
     return ShownFact(fact.label, f"{text} {fact.units.replace('^2', '²')}".strip())
 
 
-def _conversions(runs: list[FilterRun]) -> tuple[Conversion, ...]:
+def _conversions(runs: list[FilterRun], staff: bool) -> tuple[Conversion, ...]:
+    """The runs in their filters' order; why one waits is staff's business: it may name a storage box."""
     titles, order = _filters()
     return tuple(
         Conversion(
             title=titles.get(run.filter, run.filter),
             stand=Stand(run.state, run.get_state_display()),
-            reasons=tuple(run.warnings) or (tuple(run.reason.split("; ")) if run.reason else ()),
+            reasons=_reasons(run) if staff or run.state not in FilterRun.UNFINISHED else (),
             converter=run.converter,
             version=run.filter_version,
             outputs=len(run.outputs.all()),
@@ -367,6 +370,10 @@ def _conversions(runs: list[FilterRun]) -> tuple[Conversion, ...]:
         )
         for run in sorted(runs, key=lambda run: order.get(run.filter, len(order)))
     )
+
+
+def _reasons(run: FilterRun) -> tuple[str, ...]:
+    return tuple(run.warnings) or (tuple(run.reason.split("; ")) if run.reason else ())
 
 
 def _cost(run: FilterRun) -> str:

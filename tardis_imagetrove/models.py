@@ -439,7 +439,8 @@ class Archive(models.Model):
 class Original(models.Model):
     """What was received of a de-identified series, byte for byte, in a dataset that the owner alone may see.
 
-    It stays if the copies' archive is deleted; each version holds all that the former did.
+    It stays if the copies' archive is deleted; each version holds all that the former did. ``archive`` is
+    the copies', if it holds the original of each of them.
     """
 
     series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="originals")

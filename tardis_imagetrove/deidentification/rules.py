@@ -176,6 +176,12 @@ def _not_in_table(tag: BaseTag, vr: str) -> Action:
     return Action.KEEP
 
 
+def stays(tag: BaseTag, profile: Profile) -> bool:
+    """Whether an attribute's value is in a copy as it was received, so that it may be shown from elsewhere."""
+    vr = dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
+    return not tag.is_private and action(tag, vr, profile, lean=True) == Action.KEEP
+
+
 def survives(tag: BaseTag, profile: Profile) -> bool:
     """Whether an attribute says anything after de-identification, so that a title can be made of it."""
     vr = dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"

@@ -58,11 +58,9 @@ PARTIAL_CODES = {ExitCode.PARTIAL, ExitCode.INCOMPLETE_VOLUMES}
 
 _EXPECTED_LINES = re.compile(
     r"Chris Rorden's dcm2niiX|Defaults ignored|Found \d+ DICOM|Convert \d+ DICOM as|Conversion required"
-    r"|Warning: Empty protocol name"  # which we do not use for names
+    r"|Warning: Empty protocol name"  # which it would name files by; de-identification empties it
     # Several images are no loss: slices are counted. Whether scaling was right is checked by value.
     r"|Slices not stacked: |Saving as 32-bit float|Philips Scaling Values|::autoBids|No valid DICOM images were found|Compression will be faster"
-    # De-identification has emptied it; it is for naming files, which is not done by it.
-    r"|Warning: Empty protocol name"
 )
 
 

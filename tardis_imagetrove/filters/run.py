@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from django.db.models import F, Max
 
 from ..archive import unpack
 from ..deidentification import Option, Profile
-from ..deidentification.rules import survives
+from ..deidentification.rules import stays
 from ..dicom import parse_field
 from ..errors import KilledError, PermanentError, RetriableError
 from ..models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Instance, InstrumentConfiguration
@@ -36,7 +37,7 @@ KILLED_ATTEMPTS = 5
 
 
 class Superseded(Exception):
-    """A newer archive of the series is there, and its own runs."""
+    """A newer archive of the series is there, and its own runs; or this one's dataset is the series' no more."""
 
 
 class Overtaken(Exception):
@@ -115,7 +116,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     )
     if not claimed:
         return None
-    run = FilterRun.objects.select_related("archive__series__configuration").get(pk=run_id)
+    run = FilterRun.objects.select_related("archive__series__configuration", "archive__datafile").get(pk=run_id)
     started = time.monotonic()
     lost = 0
     # What is recorded is the last attempt's, or nothing.
@@ -127,7 +128,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
                 folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
                 supply = Supply(run.archive, Path(folder))
             result = _convert(run, scratch, beat_seconds, supply)
-        state, reason = _verdict(result)
+        state, reason = _verdict(result, run.warnings)
     except Overtaken:
         log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
         return None
@@ -147,7 +148,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
         state, reason = FilterRun.State.FAILED, f"unexpected {type(error).__name__}: {error}"
     _mine(run).update(
         state=state,
-        reason=reason,
+        reason=_without_folders(reason, scratch),
         lost=lost,
         seconds=time.monotonic() - started,
         **{name: getattr(run, name) for name in _RECORD},
@@ -185,12 +186,17 @@ def _beating(run: FilterRun, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def _verdict(result: FilterResult) -> tuple[FilterRun.State, str]:
+def _verdict(result: FilterResult, warnings: list[str]) -> tuple[FilterRun.State, str]:
     if result.skipped:
         return FilterRun.State.SKIPPED, result.skipped
-    if result.warnings:
-        return FilterRun.State.PARTIAL, "; ".join(result.warnings)
+    if warnings:
+        return FilterRun.State.PARTIAL, "; ".join(warnings)
     return FilterRun.State.DONE, ""
+
+
+def _without_folders(words: str, scratch: Path) -> str:
+    """Words for everybody who may see the series: files in the scratch folder by their names alone."""
+    return re.sub(rf"{re.escape(str(scratch))}(?:/[^\s/'\"]+)*/(?=[^\s/'\"])", "", words)
 
 
 def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply) -> FilterResult:
@@ -202,7 +208,7 @@ def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply)
             "; ".join([f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS'] or a package", *unusable])
         )
     run.options, limits = options_of(conversion)
-    _refuse_superseded(run)
+    _refuse_superseded(run.archive)
     series = run.archive.series
     classes = Instance.objects.filter(archive=run.archive).order_by().values_list("sop_class_uid", flat=True)
     if refusal := conversion.takes.refusal(series.modality, classes.distinct()):
@@ -228,7 +234,7 @@ def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply)
         _note(run, report)
         if report.error is not None:
             raise report.error
-        run.warnings = list(report.value.warnings)
+        run.warnings = [_without_folders(words, scratch) for words in report.value.warnings]
         with _beating(run, beat_seconds):
             _keep(run, conversion, report.value)
     return report.value
@@ -273,10 +279,10 @@ def _settings(archive: Archive) -> FilterSettings:
 
 
 def _settings_of_copies(archive: Archive, configuration: InstrumentConfiguration) -> FilterSettings:
-    """What filters are told of a de-identified series: what its profile would let stay in a header."""
+    """What filters are told of a de-identified series: what its profile lets stay as it is in a header."""
     profile = Profile.of(archive.series.deidentification["options"])
     identity = tuple(
-        (field, value) for field, value in configuration.instrument if survives(parse_field(field), profile)
+        (field, value) for field, value in configuration.instrument if stays(parse_field(field), profile)
     )
     if Option.RETAIN_INSTITUTION not in profile:
         return FilterSettings(identity=identity, project=archive.series.project)
@@ -303,7 +309,7 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
     box_id = series.configuration.storage_box_id if series.configuration else None
     records = [
         FileRecord(
-            dataset_id=series.dataset_key.dataset_id,
+            dataset_id=run.archive.datafile.dataset_id,
             directory=series.directory,
             filename=output.path.name,
             version=run.archive.version,
@@ -320,7 +326,7 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
         with transaction.atomic():
             if not _mine(run).select_for_update().exists():
                 raise Overtaken
-            _refuse_superseded(run)
+            _refuse_superseded(run.archive)
             former = list(run.outputs.values_list("datafile_id", flat=True))
             portal.set_aside(former)
             for record, output, its_sums in zip(records, result.outputs, sums, strict=True):
@@ -342,15 +348,20 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
         _set(run, parameters)
 
 
-def _refuse_superseded(run: FilterRun) -> None:
+def _refuse_superseded(archive: Archive) -> None:
     """Outputs of an older archive must not come to lie before those of the newest.
 
+    Nor may they be seen by others than the archive: a series whose experiment was deleted, and that is sent
+    again, may come to be shown in another way.
+
     Raises:
-        Superseded: late instances have made a newer archive.
+        Superseded: late instances have made a newer archive, or its dataset is the series' no more.
     """
-    newest = Archive.objects.filter(series=run.archive.series).aggregate(Max("version"))["version__max"]
-    if newest is not None and newest > run.archive.version:
+    newest = Archive.objects.filter(series=archive.series).aggregate(Max("version"))["version__max"]
+    if newest is not None and newest > archive.version:
         raise Superseded(f"late instances made version {newest}")
+    if not Archive.objects.filter(pk=archive.pk, datafile__dataset=F("series__dataset_key__dataset")).exists():
+        raise Superseded("its archive is in no dataset of the series any more")
 
 
 def _set(run: FilterRun, parameters: Parameters) -> None:

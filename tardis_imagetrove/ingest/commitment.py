@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connections
-from django.db.models import OuterRef, Subquery
 
 from ..errors import RetriableError
-from ..models import Instance, Original
+from ..models import Instance
 from ..mytardis import mytardis
 from ..scp import CommitmentReference, CommitmentRequest, SenderList
 from ..scp.commitment import (
@@ -85,13 +84,15 @@ def outcome_of(references: Iterable[CommitmentReference], spool: Spool) -> Outco
 def _ledger(uids: set[str]) -> dict[str, list[tuple[str, int | None]]]:
     """SOP classes of instances, and the DataFiles that hold them as received (None: not kept), by SOPInstanceUID."""
     found: dict[str, list[tuple[str, int | None]]] = {}
-    originals = Original.objects.filter(series=OuterRef("series")).order_by("-version")
     ordered = sorted(uids)
     for start in range(0, len(ordered), _BATCH):
         rows = Instance.objects.filter(sop_instance_uid__in=ordered[start : start + _BATCH]).order_by()
-        rows = rows.annotate(original=Subquery(originals.values("datafile")[:1]))
         for uid, sop_class, profile, archived, original in rows.values_list(
-            "sop_instance_uid", "sop_class_uid", "archive__profile", "archive__datafile_id", "original"
+            "sop_instance_uid",
+            "sop_class_uid",
+            "archive__profile",
+            "archive__datafile_id",
+            "archive__original__datafile_id",
         ):
             found.setdefault(uid, []).append((sop_class, original if profile else archived))
     return found

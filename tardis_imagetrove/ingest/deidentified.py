@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..deidentification import NotDeidentifiable, Profile, Pseudonyms, deidentify, new_secret
+from ..errors import RetriableError
 from ..models import InstrumentConfiguration, PseudonymKey, Series
 from ..spool import file_sha256
 from .arrived import Arrived
@@ -99,6 +100,7 @@ def make_copies(arrived: Iterable[Arrived], disguise: Disguise, folder: Path) ->
 
     Raises:
         OSError: a file cannot be read or written.
+        RetriableError: there is no memory for one.
     """
     made, refused = [], []
     reasons: Counter[str] = Counter()
@@ -111,6 +113,10 @@ def make_copies(arrived: Iterable[Arrived], disguise: Disguise, folder: Path) ->
             refused.append(item)
             reasons[str(error)] += 1
             continue
+        except MemoryError:
+            raise RetriableError(
+                f"too little memory to de-identify an instance of {item.size / 2**20:.0f} MiB"
+            ) from None
         series_uid, study_uid = copy.series_uid, copy.study_uid
         losses.update(dict.fromkeys(copy.losses))
         made.append(

@@ -17,7 +17,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from ..archive import ManifestEntry, Member, read_manifest, zip_stream
+from ..archive import ManifestEntry, Member, read_manifest, read_series_uid, zip_stream
 from ..deidentification import Option
 from ..dicom import UnreadableFile, field_text, read_header
 from ..errors import PermanentError, RetriableError
@@ -133,15 +133,11 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     if not arrived:
         raise PermanentError("cannot be read: " + "; ".join(_left_out(reading, series)))
 
-    ledger = {
-        (uid, sha256): archive_id
-        for uid, sha256, archive_id in series.instances.values_list(
-            "sop_instance_uid", "sha256", "archive_id"
-        )
-    }
-    # Without a dataset its experiment was deleted: MyTARDIS leaves the files where nobody sees them, and
+    newest = series.archives.order_by("-version").first()
+    ledger = set(series.instances.filter(archive=newest).values_list("sop_instance_uid", "sha256"))
+    # Elsewhere: its experiment or dataset was deleted. MyTARDIS leaves the files where nobody sees them, and
     # whoever sends the series again wants it back.
-    gone = series.dataset_key is None
+    gone = not _is_here(newest, series.dataset_key)
     new = {item.identity: item for item in arrived if gone or item.identity not in ledger}
     copies = None
     if new:
@@ -169,6 +165,11 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     refresh_state(series.pk)
     runs = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
     return list(runs.values_list("pk", flat=True))
+
+
+def _is_here(archive: Archive | None, key: DatasetKey | None) -> bool:
+    """Whether an archive is in the dataset that its series has now."""
+    return archive is not None and key is not None and archive.datafile.dataset_id == key.dataset_id
 
 
 def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Placement | None:
@@ -437,14 +438,17 @@ def _archive(
         with ExitStack() as stack:
             folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
             members = _former_members(portal, former, Path(folder) / "former.zip", stack)
+            joined = former is not None and _may_join(former, series, disguise, Path(folder) / "former.zip")
+            if not joined:
+                members = []
             originals: list[Member] = []
             if copies is None:
                 _add(members, series.directory, new)
                 entries = [_entry(member, member.name) for member in members]
             else:
                 names = _add(members, series.directory, [made.copy for made in copies.made])
-                rows = series.instances.values(*Entry.__dataclass_fields__)
-                before = (Entry(**row) for row in rows)
+                rows = series.instances.filter(archive=former) if joined else series.instances.none()
+                before = [Entry(**row) for row in rows.values(*Entry.__dataclass_fields__)]
                 now = (_entry(made.arrived, names[made.copy.identity]) for made in copies.made)
                 entries = list({(one.sop_instance_uid, one.sha256): one for one in (*before, *now)}.values())
                 originals = _former_members(portal, original, Path(folder) / "original.zip", stack)
@@ -461,19 +465,21 @@ def _archive(
                 sha512=sums.sha512,
                 instance_count=len(members),
                 profile=disguise.profile.words if disguise else "",
-                losses=_losses(former, copies),
+                losses=_losses(former if joined else None, copies),
             )
             if apart is not None:
+                held = {(member.sop_instance_uid, member.sha256) for member in originals}
+                whole = all((entry.sop_instance_uid, entry.sha256) in held for entry in entries)
                 newest = Original.objects.create(
                     series=series,
                     version=apart.version,
-                    archive=archive,
+                    archive=archive if whole else None,
                     datafile_id=portal.register(apart, apart_sums, configuration.storage_box_id),
                     sha512=apart_sums.sha512,
                 )
                 older = series.originals.exclude(pk=newest.pk)
                 portal.supersede(older.values_list("datafile_id", flat=True))
-            _enter(series, archive, entries)
+            _enter(series, archive, entries, former if joined else None)
             FilterRun.objects.bulk_create(
                 FilterRun(archive=archive, filter=name)
                 for name in filter_names
@@ -510,6 +516,23 @@ def _former_members(
     portal.fetch(former.datafile_id, path)
     kept = stack.enter_context(ZipFile(path))
     return [_kept_member(kept, entry) for entry in read_manifest(path)]
+
+
+def _may_join(former: Archive, series: Series, disguise: Disguise | None, path: Path) -> bool:
+    """Whether what a former archive holds may be in the series' next one.
+
+    Only what was shown in the same way: what was received does not come to lie among copies, nor the
+    other way round. It may have been so if its experiment was deleted, and its instrument changed.
+
+    Args:
+        path: of the former archive.
+    """
+    if _is_here(former, series.dataset_key):
+        return True
+    now = disguise.profile.words if disguise else ""
+    # Not the versions of what made them.
+    same = former.profile.partition(";")[0] == now.partition(";")[0]
+    return same and read_series_uid(path) == series.public_uid
 
 
 def _losses(former: Archive | None, copies: Copies | None) -> str:
@@ -569,10 +592,21 @@ def _kept_member(archive: ZipFile, entry: ManifestEntry) -> Member:
     )
 
 
-def _enter(series: Series, archive: Archive, entries: list[Entry]) -> None:
-    """Enter the series' instances in the ledger, in place of what it had with the former version."""
+def _enter(series: Series, archive: Archive, entries: list[Entry], former: Archive | None) -> None:
+    """Enter the instances of an archive in the ledger, in place of what it had of them.
+
+    Args:
+        former: the version that the archive holds all of.
+    """
     count = Counter(entry.sop_instance_uid for entry in entries)
-    series.instances.all().delete()
+    if former is not None:
+        series.instances.filter(archive=former).delete()
+    if series.instances.exists():
+        entered = {(entry.sop_instance_uid, entry.sha256) for entry in entries}
+        rows = series.instances.values_list("pk", "sop_instance_uid", "sha256")
+        again = [pk for pk, *identity in rows if tuple(identity) in entered]
+        for start in range(0, len(again), 500):
+            series.instances.filter(pk__in=again[start : start + 500]).delete()
     Instance.objects.bulk_create(
         (
             Instance(

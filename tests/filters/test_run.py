@@ -91,6 +91,31 @@ def test_an_output_lies_beside_the_dicom_verified(runs, scratch, tmp_path):
     assert not list(scratch.iterdir())
 
 
+class Quoting(CountingFilter):
+    """Says which file it is about, as libraries do: by its path."""
+
+    name = "quoting"
+
+    def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        if len(series.files) < 3:
+            raise ValueError(f"cannot make sense of {series.files[0]}")
+        return FilterResult(warnings=(f"'{series.files[0]}' is odd",))
+
+
+@pytest.mark.parametrize("slices", [2, 3])
+def test_words_of_a_run_name_files_without_the_folders_of_this_machine(
+    slices, spool, scratch, configuration, tmp_path, settings
+):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTERS": [f"{__name__}.Quoting"]}
+    paths = phantom(tmp_path / "in", slices=slices)
+    deliver(spool, *paths)
+    (run_id,) = ingest_series(spool, series_uid(paths[0]), ("quoting",), scratch)
+    run = do(run_id, scratch)
+    words = [run.reason, *run.warnings, Series.objects.get().reason]
+    assert "000000.dcm" in run.reason
+    assert not any("/" in text for text in words), words
+
+
 def test_a_run_that_was_done_is_not_done_again(runs, scratch):
     do(runs["counting"], scratch)
     assert run_filter(runs["counting"], scratch, 60) is None

@@ -181,12 +181,19 @@ def test_what_the_configuration_says_of_people_and_places_is_not_shown_either(
 ):
     from tardis.tardis_portal.models import Experiment
 
+    places = {
+        "StationName": "ZQSTATION",
+        "PatientID": "ZQNUMBER",
+        "StudyDescription": "ZQ head",
+        "StudyDate": "20260304",
+    }
     configuration = instrument(
-        instrument=[["ManufacturerModelName", "Phantom generator"], ["StationName", "ZQSTATION"]]
+        instrument=[["ManufacturerModelName", "Phantom generator"], *map(list, places.items())],
+        deidentification_options=["clean-descriptors", "shift-dates"],
     )
     said = dict.fromkeys(
         [
-            "ZQSTATION",
+            *places.values(),
             "University of Example",
             "Centre for Imaging",
             "1 Example Road",
@@ -194,9 +201,8 @@ def test_what_the_configuration_says_of_people_and_places_is_not_shown_either(
         ],
         "",
     )
-    ingest(
-        spool, scratch, *project_series(tmp_path / "in", overrides={"StationName": "ZQSTATION"}), convert=True
-    )
+    series = ingest(spool, scratch, *project_series(tmp_path / "in", overrides=places), convert=True)
+    assert series.state == Series.State.DONE
     everything = database({"tardis_imagetrove_instrumentconfiguration": set(_columns(configuration))})
     assert found_in(everything.encode(), said) == {}
     assert Experiment.objects.get().institution_name != "University of Example"
@@ -562,6 +568,188 @@ def test_copies_that_were_deleted_may_give_way_to_what_is_received(spool, scratc
     series = ingest(spool, scratch, *paths)
     assert {copy.PatientID for copy in instances(series, tmp_path).values()} == {"PHANTOM-1"}
     assert (series.shown_uid, series.is_deidentified) == ("", False)
+
+
+def _delete_experiment_of(series: Series) -> None:
+    """As somebody does on MyTARDIS's page: its datasets and files stay, where nobody sees them."""
+    series.dataset_key.experiment_key.experiment.delete()
+
+
+@pytest.mark.parametrize("keep_originals", [True, False])
+@pytest.mark.parametrize("again", ["the same", "a late slice"])
+def test_after_its_experiment_was_deleted_a_series_that_comes_again_is_seen_again(
+    again, keep_originals, spool, scratch, instrument, tmp_path
+):
+    instrument(keep_originals=keep_originals)
+    paths = project_series(tmp_path / "in")
+    first = ingest(spool, scratch, *paths[:-1])
+    before = instances(first, tmp_path)
+    _delete_experiment_of(first)
+    series = ingest(spool, scratch, *(paths[:-1] if again == "the same" else paths[-1:]))
+    assert series.state == Series.State.DONE, series.reason
+    newest = series.archives.order_by("-version").first()
+    assert newest.datafile.dataset == series.dataset_key.dataset != first.dataset_key.dataset
+    late = int(again != "the same")
+    after = instances(series, tmp_path)
+    assert before.keys() <= after.keys() and len(after) == len(before) + late
+    assert series.instances.count() == series.instances.filter(archive=newest).count() == len(after)
+    if keep_originals:
+        files = archived(series.originals.order_by("-version").first().datafile_id, tmp_path)
+        sent = sorted(path.read_bytes() for path in paths[: 3 + late])
+        assert sorted(content for name, content in files.items() if name.endswith(".dcm")) == sent
+
+
+def test_what_was_shown_as_received_does_not_come_to_lie_among_copies(
+    spool, scratch, instrument, tmp_path, django_user_model
+):
+    configuration = instrument(deidentify=False)
+    paths = project_series(tmp_path / "in", series_description="of Zqshared")
+    first = ingest(spool, scratch, *paths[:-1], convert=True)
+    _delete_experiment_of(first)
+    configuration.deidentify = configuration.keep_originals = True
+    configuration.save()
+    series = ingest(spool, scratch, *paths[1:], convert=True)
+    found = instances(series, tmp_path)
+    assert {copy.PatientIdentityRemoved for copy in found.values()} == {"YES"}
+    assert len(found) == 3
+    # Of what did not come again the former archive is still the one that holds it.
+    newest = series.archives.order_by("-version").first()
+    assert sorted(series.instances.values_list("archive__version", flat=True)) == [1, 2, 2, 2]
+    assert newest.instances.count() == 3 and not series.instances.filter(conflict=True).exists()
+
+    member = person(django_user_model, "member", "Project 12345")
+    for page in (
+        reverse("tardis_portal.view_dataset", kwargs={"dataset_id": series.dataset_key.dataset_id}),
+        f"/api/v1/tardis-imagetrove_series/{series.pk}/?format=json",
+    ):
+        answer = member.get(page)
+        assert answer.status_code == 200
+        assert found_in(answer.content, {"Zqshared": "", "PHANTOM-1": "", series.series_uid: ""}) == {}
+
+    ingest(spool, scratch, paths[0])
+    assert len(instances(series, tmp_path)) == 4
+    assert series.instances.count() == 4
+
+
+def test_a_filter_that_comes_late_puts_nothing_of_what_was_received_beside_the_copies(
+    spool, scratch, instrument, tmp_path
+):
+    configuration = instrument(deidentify=False)
+    paths = project_series(tmp_path / "in")
+    deliver(spool, *paths)
+    (run_id,) = ingest_series(spool, series_uid(paths[0]), ["nifti"], scratch)
+    series = Series.objects.get()
+    _delete_experiment_of(series)
+    configuration.deidentify = True
+    configuration.save()
+    # The dataset of the copies is there, and their archive is not yet.
+    copies = ingest(spool, scratch, *project_series(tmp_path / "other", slices=1))
+    Series.objects.filter(pk=series.pk).update(dataset_key=copies.dataset_key)
+    run_filter(run_id, scratch, 60)
+    run = FilterRun.objects.get(pk=run_id)
+    assert (run.state, run.outputs.count()) == (FilterRun.State.SKIPPED, 0)
+    assert copies.dataset_key.dataset.datafile_set.count() == 1
+
+
+def test_copies_do_not_come_to_lie_among_what_is_shown_as_received(spool, scratch, instrument, tmp_path):
+    configuration = instrument()
+    paths = project_series(tmp_path / "in")
+    _delete_experiment_of(ingest(spool, scratch, *paths))
+    configuration.deidentify = False
+    configuration.save()
+    series = ingest(spool, scratch, *paths)
+    assert {copy.PatientID for copy in instances(series, tmp_path).values()} == {"PHANTOM-1"}
+    assert series.instances.count() == series.archives.order_by("-version").first().instance_count == 4
+
+
+@pytest.mark.parametrize("deidentified", [True, False])
+def test_trouble_while_it_comes_again_loses_nothing(
+    deidentified, spool, scratch, instrument, tmp_path, monkeypatch
+):
+    instrument(deidentify=deidentified)
+    paths = project_series(tmp_path / "in")
+    _delete_experiment_of(ingest(spool, scratch, *paths))
+
+    def fails(self, *arguments):
+        raise OSError("the disk has gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MyTardis, "store", fails)
+        series = ingest(spool, scratch, *paths)
+    assert len(spool.files(series.series_uid)) == len(paths)
+    ingest_series(spool, series.series_uid, (), scratch)
+    series.refresh_from_db()
+    newest = series.archives.order_by("-version").first()
+    assert newest.datafile.dataset == series.dataset_key.dataset
+    assert len(instances(series, tmp_path)) == len(paths) and spool.series_uids() == []
+
+
+def test_an_original_whose_version_was_deleted_is_not_committed_by_an_older_one(
+    spool, scratch, instrument, tmp_path
+):
+    instrument(keep_originals=True)
+    paths = project_series(tmp_path / "in")
+    ingest(spool, scratch, *paths[:2])
+    series = ingest(spool, scratch, paths[2])
+    mytardis().remove_datafiles([series.originals.get(version=2).datafile_id])
+
+    def committed(*files: Path) -> int:
+        headers = [pydicom.dcmread(path) for path in files]
+        return len(
+            outcome_of(
+                [CommitmentReference(one.SOPClassUID, one.SOPInstanceUID) for one in headers], spool
+            ).committed
+        )
+
+    assert committed(paths[2]) == 0
+    # Nor by the next, which is made of the older one.
+    ingest(spool, scratch, paths[3])
+    assert len(instances(series, tmp_path)) == 4
+    assert committed(paths[2]) == 0
+
+
+def test_no_group_comes_to_see_the_originals_whatever_it_is_called(
+    spool, scratch, instrument, tmp_path, django_user_model
+):
+    instrument(keep_originals=True)
+    paths = project_series(tmp_path / "a", slices=3)
+    first = ingest(spool, scratch, *paths[:2])
+    group = Group.objects.get(name="Project 12345")
+    group.name = "Renamed"
+    group.save()
+    second = ingest(spool, scratch, *project_series(tmp_path / "b", slices=1))
+    late = ingest(spool, scratch, paths[2])
+    assert second.originals_key.experiment_key == first.originals_key.experiment_key
+    assert late.pk == first.pk
+    renamed = person(django_user_model, "renamed", "Renamed")
+    member = person(django_user_model, "member", "Project 12345")
+    assert sees(member, second) == sees(renamed, second) == (True, True, True)
+    for client in (renamed, member):
+        assert seen_of_originals(client, second) == (False, False, False)
+    copies, originals = first.dataset_key.dataset, first.originals_key.dataset
+    for name in ("renamed", "member"):
+        visible = mytardis().visible_datasets(django_user_model.objects.get(username=name))
+        assert copies in visible and originals not in visible
+
+
+def test_an_instance_for_which_there_is_no_memory_waits_with_the_reason(
+    spool, scratch, instrument, tmp_path, monkeypatch
+):
+    instrument()
+    paths = project_series(tmp_path / "in")
+
+    def no_memory(*arguments, **options):
+        raise MemoryError
+
+    deliver(spool, *paths)
+    (uid,) = spool.series_uids()
+    with monkeypatch.context() as patched:
+        patched.setattr("tardis_imagetrove.deidentification.copy.pydicom.dcmwrite", no_memory)
+        assert ingest_series(spool, uid, (), scratch) == []
+    series = Series.objects.get()
+    assert series.state == Series.State.WAITING
+    assert "too little memory to de-identify an instance of" in series.reason
+    assert len(spool.files(uid)) == len(paths)
 
 
 def test_a_filter_that_is_run_again_has_the_copies(spool, scratch, instrument, tmp_path):

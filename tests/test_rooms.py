@@ -1,0 +1,147 @@
+"""Who may import whom: data flows one way, and imports never circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "tardis_imagetrove"
+ROOT = Path(__file__).resolve().parent.parent / PACKAGE
+
+#: What each room may import of the package's other rooms and modules.
+MAY_IMPORT = {
+    "scp": {"spool", "disk", "errors"},
+    "spool": {"disk", "errors"},
+    "deidentification": {"errors"},
+    "mytardis": {"disk", "errors", "parameters"},
+    "rapidconnect": {"mytardis", "errors"},
+    "ingest": {"archive", "deidentification", "dicom", "errors", "models", "mytardis", "scp", "spool"},
+    "filters": {"archive", "conf", "deidentification", "dicom", "errors", "models", "mytardis", "parameters"},
+}
+#: These can be used without Django or MyTARDIS.
+KNOW_NO_DJANGO = {
+    "scp",
+    "spool",
+    "disk",
+    "errors",
+    "deidentification",
+    "archive",
+    "dicom",
+    "parameters",
+    "scu",
+}
+#: Modules outside ``mytardis/`` that may import MyTARDIS, since MyTARDIS looks for them by their names, or a
+#: task or a page has to be of its class.
+MAY_IMPORT_MYTARDIS = {"api", "apps", "checks", "rapidconnect.root_urls", "tasks", "views"}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package but its migrations, by its name within it (``scp.pdu``; ``scp`` itself)."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if "migrations" not in parts:
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> Iterator[tuple[str, bool]]:
+    """What a module imports anywhere: names within the package begin with a dot.
+
+    Yields:
+        The module's name, and whether it is imported with the module and not by a function.
+    """
+    is_package = (ROOT / Path(*name.split("."), "__init__.py")).exists() if name else True
+    here = name.split(".") if name else []
+    folder = here if is_package else here[:-1]
+    at_once = {id(node) for node in MODULES[name].body}
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in at_once
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module, id(node) in at_once
+        elif isinstance(node, ast.ImportFrom):
+            base = folder[: len(folder) - node.level + 1] + (node.module or "").split(".") * bool(node.module)
+            for alias in node.names:
+                whole = ".".join([*base, alias.name])
+                yield "." + (whole if whole in MODULES else ".".join(base)), id(node) in at_once
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_the_table_is_about_rooms_that_there_are():
+    assert {*MAY_IMPORT, *KNOW_NO_DJANGO} <= {room(name) for name in MODULES}
+    assert MODULES.keys() >= MAY_IMPORT_MYTARDIS
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_a_room_knows_only_its_neighbours(name):
+    strange = {
+        (module, found)
+        for module in MODULES
+        if room(module) == name
+        for found, _ in imported(module)
+        if found.startswith(".") and found != "." and room(found[1:]) not in {name, *MAY_IMPORT[name]}
+    }
+    assert strange == set()
+
+
+@pytest.mark.parametrize("name", sorted(KNOW_NO_DJANGO))
+def test_what_needs_no_django_imports_none(name):
+    found = {
+        (module, found)
+        for module in MODULES
+        if room(module) == name
+        for found, _ in imported(module)
+        if room(found) in ("django", "tardis", "celery", "tastypie")
+    }
+    assert found == set()
+
+
+def test_mytardis_is_touched_in_its_room_alone():
+    touching = {
+        module
+        for module in MODULES
+        if room(module) != "mytardis"
+        for found, _ in imported(module)
+        if room(found) == "tardis"
+    }
+    assert touching <= MAY_IMPORT_MYTARDIS
+    models = {
+        module
+        for module in MODULES
+        if room(module) != "mytardis"
+        for found, _ in imported(module)
+        if found.startswith("tardis.tardis_portal.models")
+    }
+    assert models == set()
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["at once", "with those of functions"])
+def test_imports_never_circle(lazy):
+    graph = {
+        name: {found[1:] for found, at_once in imported(name) if found.startswith(".") and (at_once or lazy)}
+        for name in MODULES
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        for other in sorted(graph[name]):
+            visit(other, [*path, name])
+        done.add(name)
+
+    for name in graph:
+        visit(name, [])
