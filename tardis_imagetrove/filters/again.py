@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from ..models import Archive, FilterRun
 
@@ -48,9 +48,10 @@ class Stand:
 
 
 def newest_archives() -> QuerySet[Archive]:
-    """The newest archive of each series."""
+    """The newest archive of each series, unless its experiment was deleted: it is where nobody sees it."""
     newer = Archive.objects.filter(series=OuterRef("series"), version__gt=OuterRef("version"))
-    return Archive.objects.filter(~Exists(newer))
+    here = Archive.objects.filter(datafile__dataset=F("series__dataset_key__dataset"))
+    return here.filter(~Exists(newer))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import __version__
 from . import dcm2niix, volume
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
+from .image import Image
 from .minc2 import Attributes, Minc2Header, write_minc2
 from .shared import conversion_of
 
@@ -124,7 +125,7 @@ MODALITIES = {"MR": "MRI__", "CT": "CT___", "PT": "PET__", "NM": "SPECT", "XA": 
 """DICOM's modalities in MINC's five letters."""
 
 
-def attributes_of(image: volume.Image) -> Attributes:
+def attributes_of(image: Image) -> Attributes:
     """MINC's attributes from an image's BIDS sidecar, which has no identifying fields."""
     fields = {}
     if image.sidecar:

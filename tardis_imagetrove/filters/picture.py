@@ -19,6 +19,7 @@ from ..errors import PermanentError
 from . import volume
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .headers import Header
+from .image import Image
 from .shared import conversion_of, survey_of
 from .stack import frame_pixels, in_colour
 
@@ -113,7 +114,7 @@ def is_stack(headers: Sequence[Header]) -> bool:
     return len(np.unique(np.round(positions, 2), axis=0)) >= LEAST_SLICES
 
 
-def is_volume(image: volume.Image) -> bool:
+def is_volume(image: Image) -> bool:
     """Whether an image has slices enough, and is thick enough, for three planes."""
     shape = image.stored().shape[:3]
     edges = np.array(shape) * np.linalg.norm(image.affine[:3, :3], axis=0)
@@ -123,7 +124,7 @@ def is_volume(image: volume.Image) -> bool:
 # Three planes
 
 
-def views_of(image: volume.Image) -> list[View]:
+def views_of(image: Image) -> list[View]:
     """The middle axial, coronal and sagittal plane of an image's first volume.
 
     The radiological convention: one looks from the patient's feet and front, so the patient's right is
@@ -161,7 +162,7 @@ def views_of(image: volume.Image) -> list[View]:
     ]
 
 
-def window_of(image: volume.Image, headers: Sequence[Header]) -> tuple[float, float]:
+def window_of(image: Image, headers: Sequence[Header]) -> tuple[float, float]:
     """Black and white of a picture, in real values: the middle instance's window, or percentiles.
 
     A window that shows next to nothing (a header's zeros, or another image's values) is not used.

@@ -116,7 +116,9 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     )
     if not claimed:
         return None
-    run = FilterRun.objects.select_related("archive__series__configuration", "archive__datafile").get(pk=run_id)
+    run = FilterRun.objects.select_related("archive__series__configuration", "archive__datafile").get(
+        pk=run_id
+    )
     started = time.monotonic()
     lost = 0
     # What is recorded is the last attempt's, or nothing.
@@ -360,7 +362,9 @@ def _refuse_superseded(archive: Archive) -> None:
     newest = Archive.objects.filter(series=archive.series).aggregate(Max("version"))["version__max"]
     if newest is not None and newest > archive.version:
         raise Superseded(f"late instances made version {newest}")
-    if not Archive.objects.filter(pk=archive.pk, datafile__dataset=F("series__dataset_key__dataset")).exists():
+    if not Archive.objects.filter(
+        pk=archive.pk, datafile__dataset=F("series__dataset_key__dataset")
+    ).exists():
         raise Superseded("its archive is in no dataset of the series any more")
 
 

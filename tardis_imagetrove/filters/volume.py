@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 
 import nibabel
@@ -18,6 +17,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from ..errors import PermanentError
 from .base import DicomSeries
+from .checking import checked, exact_scaling
 from .dcm2niix import (
     DISPLAY_SCALING,
     OPTIONS,
@@ -29,7 +29,8 @@ from .dcm2niix import (
     run_dcm2niix,
     version_of,
 )
-from .headers import Header, Planes, read_headers
+from .headers import Header, read_headers
+from .image import Image, Origin
 from .stack import (
     LPS_TO_RAS,
     POSITION_TOLERANCE_MM,
@@ -37,21 +38,12 @@ from .stack import (
     frame_pixels,
     has_palette,
     in_colour,
-    stack_of,
     stacks_of,
-    unevenness,
     write_stack,
 )
 
-PARALLEL = 0.999
-"""Cosine of the angle up to which an image's axis and a header's are the same direction."""
-
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
-
-ROUNDED = 0.2
-"""How far a slice may be from an even grid, as a part of its distance to the next, for its place to be a
-rounded one instead of one after a gap."""
 
 PHILIPS_SCALE_SLOPE = 0x2005100E
 """Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
@@ -74,76 +66,13 @@ _SAID_AS_UNPLACED = re.compile(
 )
 """What dcm2niix says of images without a place, for which we have words of our own."""
 
-MOST_COMPARED = 8
-"""Instances that one slice is compared with when many lie at its place (time series, directions)."""
-
-LOSSY_SYNTAXES = {
-    "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.51",
-    "1.2.840.10008.1.2.4.81",
-    "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.203",
-}
-"""Transfer syntaxes for which two right decoders may differ by a count (JPEG, near-lossless JPEG-LS,
-irreversible JPEG 2000)."""
-
 _OWN = f"pydicom {pydicom.__version__}, nibabel {nibabel.__version__}"
 """What makes an image where dcm2niix does not."""
 
 _COMPRESSION_TROUBLE = re.compile(r"compress|fragment|jpe?g|transfer syntax|RLE|decod", re.IGNORECASE)
 
-
-class Origin(Enum):
-    """Where an image's voxels come from."""
-
-    SCANNER = "the scanner"
-    EVENED = "interpolated to even distances"
-    STRAIGHTENED = "straightened for the gantry's tilt"
-    OVERLAY = "drawn from an overlay"
-
-
 _MADE_BY_CONVERTER = {"Eq": Origin.EVENED, "Tilt": Origin.STRAIGHTENED, "ROI": Origin.OVERLAY}
 """The suffixes of images that dcm2niix makes beside the scanner's."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """One volume, or one series of volumes over time, that a DICOM series holds.
-
-    Attributes:
-        path: uncompressed NIfTI-1, written by dcm2niix.
-        label: what tells it from the series' other images (``e2_ph``); may be empty.
-        sidecar, bval, bvec: beside it, if it has them.
-        affine: voxel index to mm in NIfTI's world (RAS), float64, shape (4, 4); from the DICOM headers
-            where they say it, which is finer than the file's float32.
-        slope, intercept: from stored to real values, float64.
-        origin: whether its voxels are the scanner's own.
-        placed: the headers say where its slices lie.
-        mended: dcm2niix had its voxels wrong, and they are the decoded pixels instead.
-    """
-
-    path: Path
-    label: str
-    sidecar: Path | None
-    bval: Path | None
-    bvec: Path | None
-    affine: np.ndarray
-    slope: float = 1.0
-    intercept: float = 0.0
-    origin: Origin = Origin.SCANNER
-    placed: bool = False
-    mended: bool = False
-
-    def stored(self) -> np.ndarray:
-        """Stored values, mapped from the file: shape (i, j, k) or (i, j, k, t)."""
-        proxy = nibabel.load(self.path, mmap="r").dataobj
-        array = np.asanyarray(proxy.get_unscaled())
-        return array[..., None] if array.ndim == 2 else array
-
-    def time_step(self) -> float:
-        """Seconds between volumes; 0 when there is one, or it is not known."""
-        header = nibabel.load(self.path).header
-        return float(header["pixdim"][4]) if header["dim"][0] > 3 else 0.0
 
 
 @dataclass(frozen=True)
@@ -369,8 +298,8 @@ def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Seq
     images, doubts = [], []
     written = [_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]
     for image in _tell_apart([image for image in written if image.stored().size]):
-        checked, doubt = _checked(image, headers)
-        images.append(checked)
+        settled, doubt = checked(image, headers)
+        images.append(settled)
         doubts += doubt
     slices = _count(images)
     expected = sum(header.slices for header in headers)
@@ -448,287 +377,6 @@ def _plane_name(affine: np.ndarray) -> str:
     return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
 
-# Checking an image against the headers
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The slices of all headers that have one image's matrix: where they lie, and whose they are."""
-
-    columns: int
-    rows: int
-    planes: Planes
-    centres: np.ndarray
-    owners: tuple[tuple[Header, int], ...]
-
-
-def _pool(headers: Iterable[Header], columns: int, rows: int, lps: np.ndarray) -> _Pool | None:
-    """The planes that an image with the affine ``lps`` may consist of; ``None`` when no header says any."""
-    across, down = (lps[:3, axis] / np.linalg.norm(lps[:3, axis]) for axis in (0, 1))
-    planes, owners = [], []
-    for header in headers:
-        if header.planes is None or header.slice_matrix != (columns, rows):
-            continue
-        size = np.linalg.norm(header.planes.per_column, axis=1), np.linalg.norm(header.planes.per_row, axis=1)
-        parallel = (np.abs(header.planes.per_column @ across) > PARALLEL * size[0]) & (
-            np.abs(header.planes.per_row @ down) > PARALLEL * size[1]
-        )
-        planes.append(header.planes[parallel])
-        owners += [(header, int(index)) for index in np.flatnonzero(parallel)]
-    if not owners:
-        return None
-    joined = Planes.joined(planes)
-    centres = joined.positions + joined.per_column * (columns - 1) / 2 + joined.per_row * (rows - 1) / 2
-    return _Pool(columns, rows, joined, centres, tuple(owners))
-
-
-def _checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]:
-    """The image with its affine and scaling from the headers, and words for what does not fit them."""
-    name = f"Image {image.label}" if image.label else "The image"
-    if image.origin is not Origin.SCANNER:
-        interpolated = image.origin in (Origin.EVENED, Origin.STRAIGHTENED)
-        return image, [f"{name} is {image.origin.value}, beside the original"] if interpolated else []
-    stored = image.stored()
-    columns, rows, slices = stored.shape[:3]
-    lps = LPS_TO_RAS @ image.affine
-    pool = _pool(headers, columns, rows, lps)
-    if pool is None:
-        return image, _unplaced_doubts(image, stored, headers, name)
-    fits = _stacks(lps, pool, slices)
-    if not fits:
-        fits = [_Fit.of(lps, pool, _nearest(_centres(lps, columns, rows, slices), pool.centres))]
-    fit = min(fits, key=lambda fit: fit.away)
-    doubts = []
-    if fit.away > POSITION_TOLERANCE_MM or fit.uneven > POSITION_TOLERANCE_MM:
-        # dcm2niix can be wrong about a stack that leans (gantry tilt) or does not say its distances.
-        agreeing = [other for other in fits if _values_agree(image, stored, pool, other)]
-        fit = min(agreeing or [fit], key=lambda fit: fit.away)
-        if fit.uneven > POSITION_TOLERANCE_MM:
-            # No affine is right for all slices. That from first to last is less wrong where places are rounded;
-            # over a gap it would stretch the voxels.
-            wrong = unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips)
-            if fit.uneven >= min(wrong, ROUNDED * float(np.linalg.norm(fit.affine[:3, 2]))):
-                fit = replace(fit, affine=lps, away=0, uneven=wrong)
-            doubts.append(
-                f"{name}: the distances between slices are uneven; a slice lies up to"
-                f" {fit.uneven:.3g} mm from its place"
-            )
-            return _settled(image, stored, pool, fit, name, doubts)
-        words = f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
-        if not agreeing:
-            mended = _mended(image, stored, pool, fit, name)
-            return mended or (image, [words])
-        doubts.append(f"{words}; the headers' places are written instead")
-    return _settled(image, stored, pool, fit, name, doubts)
-
-
-def _settled(
-    image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit, name: str, doubts: list[str]
-) -> tuple[Image, list[str]]:
-    """The image with a fit's affine and the headers' scaling, its voxels compared, and mended if they differ."""
-    slope, intercept = _exact_scaling(image, [pool.owners[index] for index in fit.planes])
-    image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
-    _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
-    differing = _differing_slices(image, stored, pool, fit)
-    if differing and (mended := _mended(image, stored, pool, fit, name)):
-        return mended
-    if differing:
-        doubts.append(
-            f"{name}: voxels differ from the DICOM's pixels in {', '.join(differing)} of those compared"
-        )
-    return image, doubts
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """A way to lay an image's slices onto the headers' planes.
-
-    Attributes:
-        planes: the plane of each slice, an index into the pool.
-        affine: of that stack, in LPS.
-        flips: the image's first axis runs against the columns, its second against the rows.
-        away: how far dcm2niix's affine is from it at most, mm.
-        uneven: how far a plane is from its place in the affine's even grid at most, mm.
-    """
-
-    planes: np.ndarray
-    affine: np.ndarray
-    flips: tuple[bool, bool]
-    away: float
-    uneven: float
-
-    @classmethod
-    def of(cls, lps: np.ndarray, pool: _Pool, planes: np.ndarray) -> _Fit:
-        columns, rows, slices = pool.columns, pool.rows, len(planes)
-        matched = pool.planes[planes]
-        flips = (
-            bool(matched.per_column[0] @ lps[:3, 0] < 0),
-            bool(matched.per_row[0] @ lps[:3, 1] < 0),
-        )
-        affine = affine_from(matched, columns, rows, *flips, thickness=float(np.linalg.norm(lps[:3, 2])))
-        if slices == 1 and affine[:3, 2] @ lps[:3, 2] < 0:
-            affine[:3, 2] *= -1
-        away = _corner_distance(affine, lps, columns, rows, slices)
-        return cls(planes, affine, flips, away, unevenness(affine, matched, columns, rows, *flips))
-
-
-def _centres(lps: np.ndarray, columns: int, rows: int, slices: int) -> np.ndarray:
-    """The centre of each slice, shape (slices, 3)."""
-    first = lps[:3] @ [(columns - 1) / 2, (rows - 1) / 2, 0, 1]
-    return first + np.arange(slices)[:, None] * lps[:3, 2]
-
-
-def _stacks(lps: np.ndarray, pool: _Pool, slices: int) -> list[_Fit]:
-    """Both orders of the headers' planes, if they are one stack of as many slices as the image has."""
-    distinct = _distinct(pool.centres)
-    normal = np.cross(pool.planes.per_column[0], pool.planes.per_row[0])
-    if len(distinct) != slices or np.ptp(pool.planes.per_column, axis=0).max() > 1e-4:
-        return []
-    upward = distinct[np.argsort(pool.centres[distinct] @ normal)]
-    return [_Fit.of(lps, pool, upward), _Fit.of(lps, pool, upward[::-1])]
-
-
-def _write_sform(image: Image, misplaced: bool) -> None:
-    """Put the headers' affine into the NIfTI: dcm2niix rounds direction cosines to unit length first,
-    which moves a voxel by up to some ten-thousandths of a mm.
-
-    Args:
-        misplaced: the file's quaternion is wrong by more than that, and shall not be used.
-    """
-    with image.path.open("r+b") as file:
-        header = nibabel.Nifti1Header.from_fileobj(file, check=False)
-        header.set_sform(image.affine, code=int(header["sform_code"]) or 1)
-        if misplaced:
-            header["qform_code"] = 0
-        file.seek(0)
-        header.write_to(file)
-
-
-def _distinct(points: np.ndarray) -> np.ndarray:
-    """The index of the first of each set of points that agree to a ten-thousandth of a mm."""
-    return np.unique(np.round(points, 4), axis=0, return_index=True)[1]
-
-
-def _nearest(points: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """For each point the index of the first of the nearest candidates."""
-    distinct = _distinct(candidates)
-    places = candidates[distinct]
-    return np.array([distinct[((places - point) ** 2).sum(axis=1).argmin()] for point in points])
-
-
-def _corner_distance(one: np.ndarray, other: np.ndarray, columns: int, rows: int, slices: int) -> float:
-    """How far two affines differ at most over a volume, mm: at one of its corners."""
-    corners = np.array(
-        [[i, j, k, 1.0] for i in (0, columns - 1) for j in (0, rows - 1) for k in (0, slices - 1)]
-    )
-    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
-
-
-def _exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[float, float]:
-    """The headers' slope and intercept in full precision, where the file's float32 ones are those."""
-    said = {
-        tuple(header.scaling[header.frame_of(index)])
-        for header, index in owners
-        if header.scaling is not None
-    }
-    if len(said) == 1:
-        slope, intercept = said.pop()
-        if np.allclose(np.float32([slope, intercept]), [image.slope, image.intercept], rtol=1e-6, atol=0):
-            return float(slope), float(intercept)
-    return image.slope, image.intercept
-
-
-def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
-    """Which of the sampled slices (first, middle, last, one of each kind of pixels) have voxels of no instance at their place, and
-    which volumes (first, last) have slices of different temporal positions. All slices are looked at where
-    instance numbers and temporal positions are at odds."""
-    volumes = stored.shape[3] if stored.ndim > 3 else 1
-    # Where there are as many temporal positions as volumes, a volume is one of them.
-    timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
-    sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
-    kinds = [pool.owners[index][0].pixel_kind for index in fit.planes]
-    sampled |= {kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:MOST_COMPARED]}
-    if timed and not _one_order(pool):
-        sampled = set(range(stored.shape[2]))
-    differing = []
-    for t in sorted({0, volumes - 1}):
-        moments: list[set[int]] = []
-        for k in sorted(sampled):
-            distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
-            here = [pool.owners[index] for index in np.flatnonzero(distances < POSITION_TOLERANCE_MM)]
-            plane = _as_in_dicom(stored, k, t, fit.flips)
-            # The volumes are usually in the instances' order, so the t-th is the likely one.
-            likely = sorted(range(len(here)), key=lambda index, t=t: abs(index - t))[:MOST_COMPARED]
-            unsure = len(here) > MOST_COMPARED and len(here) != volumes
-            same = (here[index] for index in likely if _same_values(image, plane, *here[index]))
-            first = next(same, None)
-            if first is None and not unsure:
-                differing.append(f"slice {k + 1}" + (f" of volume {t + 1}" if volumes > 1 else ""))
-            elif first is not None and timed:
-                found = {_moment(*first)}
-                if moments and not found & moments[-1]:
-                    found |= {_moment(*other) for other in same}  # frames may be alike
-                moments.append(found)
-        if moments and not set.intersection(*moments):
-            differing.append(f"volume {t + 1}, which mixes temporal positions,")
-    return differing
-
-
-def _one_order(pool: _Pool) -> bool:
-    """Whether instance numbers (frames, in one instance) and temporal positions rise together at every place."""
-    last: dict[tuple[float, ...], int] = {}
-    for place, owner in zip(np.round(pool.centres, 2).tolist(), pool.owners, strict=True):
-        moment = _moment(*owner)
-        if moment < last.get(tuple(place), moment):
-            return False
-        last[tuple(place)] = moment
-    return True
-
-
-def _moment(header: Header, index: int) -> int:
-    return header.moments[header.frame_of(index)]
-
-
-def _mended(
-    image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit, name: str
-) -> tuple[Image, list[str]] | None:
-    """The image with the decoded pixels in the place of its voxels, and words for what it has no more.
-
-    Returns:
-        ``None`` when the headers' slices are not one stack of the image's shape, or cannot be decoded.
-    """
-    stack = stack_of(pool.owners)
-    volumes = stored.shape[3] if stored.ndim > 3 else 1
-    if stack is None or stack.shape != (*stored.shape[:3], volumes):
-        return None
-    try:
-        written = image.path.with_suffix(".own")
-        write_stack(written, stack, fit.flips, nibabel.load(image.path).header)
-    except Exception:  # as many kinds of error as there are decoders
-        return None
-    written.replace(image.path)
-    nifti = nibabel.load(image.path)
-    affine = affine_from(
-        stack.planes, pool.columns, pool.rows, *fit.flips, thickness=float(nifti.header["pixdim"][3])
-    )
-    doubts = []
-    if image.bval or image.bvec:
-        doubts.append(f"{name} has no gradients, since dcm2niix had its volumes wrong")
-    image = replace(
-        image,
-        affine=LPS_TO_RAS @ affine,
-        slope=float(nifti.dataobj.slope),
-        intercept=float(nifti.dataobj.inter),
-        bval=None,
-        bvec=None,
-        placed=True,
-        mended=True,
-    )
-    owners = [place[0] for place in stack.owners]
-    slope, intercept = _exact_scaling(image, owners)
-    return replace(image, slope=slope, intercept=intercept), doubts
-
-
 def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
     """Images of a series that dcm2niix refuses, without it; none when its slices are not even stacks."""
     stacks = stacks_of(headers) or []
@@ -743,7 +391,7 @@ def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
         path.with_suffix(".json").write_text(json.dumps(_sidecar_fields(stack.owners[0][0][0].path)))
         image = _image(path)
         affine = LPS_TO_RAS @ affine_from(stack.planes, stack.columns, stack.rows, False, True)
-        slope, intercept = _exact_scaling(image, [place[0] for place in stack.owners])
+        slope, intercept = exact_scaling(image, [place[0] for place in stack.owners])
         images.append(replace(image, affine=affine, slope=slope, intercept=intercept, placed=True))
     return tuple(_tell_apart(images))
 
@@ -775,54 +423,6 @@ def _sidecar_fields(path: Path) -> dict[str, object]:
                 list(value) if several else value if isinstance(value, (int, float)) else str(value)
             )
     return fields
-
-
-def _values_agree(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> bool:
-    return not _differing_slices(image, stored, pool, fit)
-
-
-def _unplaced_doubts(image: Image, stored: np.ndarray, headers: Sequence[Header], name: str) -> list[str]:
-    """Words for sampled frames of an image without places (ultrasound, secondary capture) that differ
-    from the DICOM's; nothing when which frame is which is not known."""
-    frames = [(header, index) for header in headers for index in range(header.frames)]
-    alike = len({header.slice_matrix for header in headers}) == 1 and not any(h.mosaic for h in headers)
-    if stored.ndim > 3 or stored.shape[2] != len(frames) or not alike:
-        return []
-    turns = [(False, True), (False, False), (True, False), (True, True)]
-    for k in sorted({0, len(frames) - 1}):
-        if not any(_same_values(image, _as_in_dicom(stored, k, 0, turn), *frames[k]) for turn in turns):
-            return [f"{name}: voxels differ from the DICOM's pixels in frame {k + 1}"]
-    return []
-
-
-def _as_in_dicom(stored: np.ndarray, k: int, t: int, flips: tuple[bool, bool]) -> np.ndarray:
-    """A slice with rows from the top, shape (rows, columns)."""
-    plane = stored[:, :, k, t] if stored.ndim > 3 else stored[:, :, k]
-    return plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1].swapaxes(0, 1)
-
-
-def _same_values(image: Image, plane: np.ndarray, header: Header, index: int) -> bool:
-    """Whether a slice holds an instance's pixels; also when that cannot be known (lossy, no decoder)."""
-    if header.transfer_syntax in LOSSY_SYNTAXES:
-        return True
-    try:
-        pixels = frame_pixels(header, header.frame_of(index))
-    except Exception:  # a decoder's own errors are of many kinds, and tell nothing about the volume
-        return True
-    pixels = header.tile_of(pixels, index)
-    if plane.dtype.names:
-        return pixels.ndim == 3 and all(
-            np.array_equal(plane[part], pixels[..., number]) for number, part in enumerate("RGB")
-        )
-    if pixels.shape != plane.shape:
-        return False
-    slope, intercept = (1.0, 0.0) if header.scaling is None else header.scaling[header.frame_of(index)]
-    said = pixels * slope + intercept
-    made = plane * image.slope + image.intercept
-    return bool(np.allclose(made, said, rtol=1e-6, atol=1e-6 * max(1e-30, float(np.abs(said).max()))))
-
-
-# Gaps between slices, and volumes that lack some
 
 
 def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
@@ -903,9 +503,6 @@ def _gaps_in(places: np.ndarray) -> list[str]:
             f" {counts.min()} to {counts.max()} times, the others {usual_count}"
         )
     return words
-
-
-# Files that dcm2niix does not understand
 
 
 def _is_encoded(header: Header) -> bool:

@@ -1,41 +1,32 @@
-"""Ingest of one series: place it, archive its instances, enter them in the ledger, clear the spool."""
+"""Ingest of one series: read it, place it, have it archived, clear the spool."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import ZipFile
 
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, IntegrityError, transaction
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
-from ..archive import ManifestEntry, Member, read_manifest, read_series_uid, zip_stream
 from ..deidentification import Option
 from ..dicom import UnreadableFile, field_text, read_header
 from ..errors import PermanentError, RetriableError
 from ..models import (
-    Archive,
     DatasetKey,
     ExperimentKey,
-    FilterOutput,
     FilterRun,
-    Instance,
     InstrumentConfiguration,
-    Original,
     ProjectGroup,
     Series,
 )
-from ..mytardis import FileRecord, MyTardis, mytardis
-from ..mytardis.base import Sums
+from ..mytardis import MyTardis, mytardis
 from ..spool import Spool, SpooledFile, file_sha256, is_uid
+from .archiving import archive_instances, is_here
 from .arrived import Arrived
 from .deidentified import Copies, Disguise, disguise_for, make_copies
 from .placement import (
@@ -137,7 +128,7 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     ledger = set(series.instances.filter(archive=newest).values_list("sop_instance_uid", "sha256"))
     # Elsewhere: its experiment or dataset was deleted. MyTARDIS leaves the files where nobody sees them, and
     # whoever sends the series again wants it back.
-    gone = not _is_here(newest, series.dataset_key)
+    gone = not is_here(newest, series.dataset_key)
     new = {item.identity: item for item in arrived if gone or item.identity not in ledger}
     copies = None
     if new:
@@ -150,7 +141,7 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
                 check_late(reading.headers, series.placed_by)
             else:
                 _locate(series, placement, placement.destination, configuration, reading.headers[0])
-            _archive(series, list(new.values()), filter_names, scratch)
+            archive_instances(series, list(new.values()), filter_names, scratch)
         else:
             if placement is None:
                 check_late(reading.headers, series.placed_by, disguise.digest)
@@ -165,11 +156,6 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     refresh_state(series.pk)
     runs = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
     return list(runs.values_list("pk", flat=True))
-
-
-def _is_here(archive: Archive | None, key: DatasetKey | None) -> bool:
-    """Whether an archive is in the dataset that its series has now."""
-    return archive is not None and key is not None and archive.datafile.dataset_id == key.dataset_id
 
 
 def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Placement | None:
@@ -227,7 +213,7 @@ def _take_copies(
             # Of no instrument: a facility's managers are shown the titles of what its instruments made.
             series.originals_key = _dataset_key(placement.apart(digest), None, "")
             series.save()
-    _archive(series, [made.arrived for made in copies.made], filter_names, scratch, copies, disguise)
+    archive_instances(series, [made.arrived for made in copies.made], filter_names, scratch, copies, disguise)
 
 
 def _left_out(reading: Reading, series: Series, copies: Copies | None = None) -> list[str]:
@@ -393,246 +379,6 @@ def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the t
             return make()
     except IntegrityError:
         return model.objects.get(key=key)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An instance as the ledger has it: what was received, and the name of it, or its copy, in the archive."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    size: int
-    sha256: str
-    member: str
-
-
-def _archive(
-    series: Series,
-    new: list[Arrived],
-    filter_names: Sequence[str],
-    scratch: Path,
-    copies: Copies | None = None,
-    disguise: Disguise | None = None,
-) -> None:
-    """Store all instances of the series, old and new, as its next archive, and record it.
-
-    Args:
-        copies, disguise: of ``new``, if they are archived in its place.
-    """
-    portal = mytardis()
-    configuration = series.configuration
-    former = series.archives.order_by("-version").first()
-    record = _record(series.dataset_key, series.directory, series.directory, _next(former))
-    original = series.originals.order_by("-version").first()
-    apart = None
-    if disguise is not None and disguise.keep_originals:
-        # By the UID, which no two series share, in a directory that need not be found by a researcher.
-        apart = _record(series.originals_key, series.series_uid, series.series_uid, _next(original))
-    stored: list[FileRecord] = []
-
-    def store(record: FileRecord, series_uid: str, study_uid: str, members: Iterable[Member]) -> Sums:
-        stored.append(record)
-        return portal.store(record, zip_stream(series_uid, study_uid, members), configuration.storage_box_id)
-
-    try:
-        with ExitStack() as stack:
-            folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
-            members = _former_members(portal, former, Path(folder) / "former.zip", stack)
-            joined = former is not None and _may_join(former, series, disguise, Path(folder) / "former.zip")
-            if not joined:
-                members = []
-            originals: list[Member] = []
-            if copies is None:
-                _add(members, series.directory, new)
-                entries = [_entry(member, member.name) for member in members]
-            else:
-                names = _add(members, series.directory, [made.copy for made in copies.made])
-                rows = series.instances.filter(archive=former) if joined else series.instances.none()
-                before = [Entry(**row) for row in rows.values(*Entry.__dataclass_fields__)]
-                now = (_entry(made.arrived, names[made.copy.identity]) for made in copies.made)
-                entries = list({(one.sop_instance_uid, one.sha256): one for one in (*before, *now)}.values())
-                originals = _former_members(portal, original, Path(folder) / "original.zip", stack)
-                _add(originals, series.series_uid, new)
-            if apart is not None:
-                study_uid = field_text(read_header(new[0].path, ()), "StudyInstanceUID")
-                apart_sums = store(apart, series.series_uid, study_uid, originals)
-            sums = store(record, series.public_uid, series.study_uid, members)
-        with transaction.atomic():
-            archive = Archive.objects.create(
-                series=series,
-                version=record.version,
-                datafile_id=portal.register(record, sums, configuration.storage_box_id),
-                sha512=sums.sha512,
-                instance_count=len(members),
-                profile=disguise.profile.words if disguise else "",
-                losses=_losses(former if joined else None, copies),
-            )
-            if apart is not None:
-                held = {(member.sop_instance_uid, member.sha256) for member in originals}
-                whole = all((entry.sop_instance_uid, entry.sha256) in held for entry in entries)
-                newest = Original.objects.create(
-                    series=series,
-                    version=apart.version,
-                    archive=archive if whole else None,
-                    datafile_id=portal.register(apart, apart_sums, configuration.storage_box_id),
-                    sha512=apart_sums.sha512,
-                )
-                older = series.originals.exclude(pk=newest.pk)
-                portal.supersede(older.values_list("datafile_id", flat=True))
-            _enter(series, archive, entries, former if joined else None)
-            FilterRun.objects.bulk_create(
-                FilterRun(archive=archive, filter=name)
-                for name in filter_names
-                if not configuration.filters or name in configuration.filters
-            )
-            if former is not None:
-                _supersede(portal, series, archive)
-    except BaseException:
-        for one in stored:
-            portal.discard(one, configuration.storage_box_id)
-        raise
-
-
-def _next(former: Archive | Original | None) -> int:
-    return former.version + 1 if former else 1
-
-
-def _record(key: DatasetKey, directory: str, name: str, version: int) -> FileRecord:
-    return FileRecord(
-        dataset_id=key.dataset_id,
-        directory=directory,
-        filename=f"{name}_dicom.zip",
-        version=version,
-        mimetype="application/zip",
-    )
-
-
-def _former_members(
-    portal: MyTardis, former: Archive | Original | None, path: Path, stack: ExitStack
-) -> list[Member]:
-    """The members of a former archive, which is fetched to ``path`` and open as long as ``stack``."""
-    if former is None:
-        return []
-    portal.fetch(former.datafile_id, path)
-    kept = stack.enter_context(ZipFile(path))
-    return [_kept_member(kept, entry) for entry in read_manifest(path)]
-
-
-def _may_join(former: Archive, series: Series, disguise: Disguise | None, path: Path) -> bool:
-    """Whether what a former archive holds may be in the series' next one.
-
-    Only what was shown in the same way: what was received does not come to lie among copies, nor the
-    other way round. It may have been so if its experiment was deleted, and its instrument changed.
-
-    Args:
-        path: of the former archive.
-    """
-    if _is_here(former, series.dataset_key):
-        return True
-    now = disguise.profile.words if disguise else ""
-    # Not the versions of what made them.
-    same = former.profile.partition(";")[0] == now.partition(";")[0]
-    return same and read_series_uid(path) == series.public_uid
-
-
-def _losses(former: Archive | None, copies: Copies | None) -> str:
-    lost = [
-        *(former.losses.split("; ") if former and former.losses else ()),
-        *(copies.losses if copies else ()),
-    ]
-    return "; ".join(dict.fromkeys(lost))
-
-
-def _add(members: list[Member], directory: str, new: list[Arrived]) -> dict[tuple[str, str], str]:
-    """Add files to an archive's members, sorted by name; returns their names by UID and checksum.
-
-    The same bytes under the same UID, which copies may be whose originals are not, are one member.
-    """
-    names = {(member.sop_instance_uid, member.sha256): member.name for member in members}
-    taken = {member.name for member in members}
-    for item in new:
-        if item.identity not in names:
-            members.append(_member(directory, item, taken))
-            taken.add(members[-1].name)
-            names[item.identity] = members[-1].name
-    members.sort(key=lambda member: member.name)
-    return names
-
-
-def _entry(item: Member | Arrived, member: str) -> Entry:
-    return Entry(item.sop_instance_uid, item.sop_class_uid, item.size, item.sha256, member)
-
-
-def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
-    syntax = UID(item.transfer_syntax_uid)
-    name = f"{directory}/{item.sop_instance_uid}.dcm"
-    if name in taken:  # other bytes under the same UID
-        name = f"{directory}/{item.sop_instance_uid}~{item.sha256[:16]}.dcm"
-    return Member(
-        name=name,
-        sop_instance_uid=item.sop_instance_uid,
-        sop_class_uid=item.sop_class_uid,
-        transfer_syntax_uid=item.transfer_syntax_uid,
-        size=item.size,
-        sha256=item.sha256,
-        source=item.path,
-        compressible=not (syntax.is_transfer_syntax and syntax.is_compressed),
-    )
-
-
-def _kept_member(archive: ZipFile, entry: ManifestEntry) -> Member:
-    return Member(
-        name=entry.file,
-        sop_instance_uid=entry.sop_instance_uid,
-        sop_class_uid=entry.sop_class_uid,
-        transfer_syntax_uid=entry.transfer_syntax_uid,
-        size=entry.size,
-        sha256=entry.sha256,
-        source=(archive, entry.file),
-    )
-
-
-def _enter(series: Series, archive: Archive, entries: list[Entry], former: Archive | None) -> None:
-    """Enter the instances of an archive in the ledger, in place of what it had of them.
-
-    Args:
-        former: the version that the archive holds all of.
-    """
-    count = Counter(entry.sop_instance_uid for entry in entries)
-    if former is not None:
-        series.instances.filter(archive=former).delete()
-    if series.instances.exists():
-        entered = {(entry.sop_instance_uid, entry.sha256) for entry in entries}
-        rows = series.instances.values_list("pk", "sop_instance_uid", "sha256")
-        again = [pk for pk, *identity in rows if tuple(identity) in entered]
-        for start in range(0, len(again), 500):
-            series.instances.filter(pk__in=again[start : start + 500]).delete()
-    Instance.objects.bulk_create(
-        (
-            Instance(
-                series=series,
-                archive=archive,
-                sop_instance_uid=entry.sop_instance_uid,
-                sop_class_uid=entry.sop_class_uid,
-                size=entry.size,
-                sha256=entry.sha256,
-                member=entry.member,
-                conflict=count[entry.sop_instance_uid] > 1,
-            )
-            for entry in entries
-        ),
-        batch_size=500,
-    )
-
-
-def _supersede(portal: MyTardis, series: Series, archive: Archive) -> None:
-    """Move what came of the archive's earlier versions out of sight, and stop their filters."""
-    older = series.archives.exclude(pk=archive.pk)
-    FilterRun.objects.filter(archive__in=older, state__in=FilterRun.UNFINISHED).update(
-        state=FilterRun.State.SKIPPED, reason=f"late instances made version {archive.version}"
-    )
-    outputs = FilterOutput.objects.filter(run__archive__in=older).values_list("datafile_id", flat=True)
-    portal.supersede([*older.values_list("datafile_id", flat=True), *outputs])
 
 
 def refresh_state(series_id: int) -> None:

@@ -1,0 +1,59 @@
+"""An image that a series holds: a NIfTI file, with what the headers say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+
+class Origin(Enum):
+    """Where an image's voxels come from."""
+
+    SCANNER = "the scanner"
+    EVENED = "interpolated to even distances"
+    STRAIGHTENED = "straightened for the gantry's tilt"
+    OVERLAY = "drawn from an overlay"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One volume, or one series of volumes over time, that a DICOM series holds.
+
+    Attributes:
+        path: uncompressed NIfTI-1, written by dcm2niix.
+        label: what tells it from the series' other images (``e2_ph``); may be empty.
+        sidecar, bval, bvec: beside it, if it has them.
+        affine: voxel index to mm in NIfTI's world (RAS), float64, shape (4, 4); from the DICOM headers
+            where they say it, which is finer than the file's float32.
+        slope, intercept: from stored to real values, float64.
+        origin: whether its voxels are the scanner's own.
+        placed: the headers say where its slices lie.
+        mended: dcm2niix had its voxels wrong, and they are the decoded pixels instead.
+    """
+
+    path: Path
+    label: str
+    sidecar: Path | None
+    bval: Path | None
+    bvec: Path | None
+    affine: np.ndarray
+    slope: float = 1.0
+    intercept: float = 0.0
+    origin: Origin = Origin.SCANNER
+    placed: bool = False
+    mended: bool = False
+
+    def stored(self) -> np.ndarray:
+        """Stored values, mapped from the file: shape (i, j, k) or (i, j, k, t)."""
+        proxy = nibabel.load(self.path, mmap="r").dataobj
+        array = np.asanyarray(proxy.get_unscaled())
+        return array[..., None] if array.ndim == 2 else array
+
+    def time_step(self) -> float:
+        """Seconds between volumes; 0 when there is one, or it is not known."""
+        header = nibabel.load(self.path).header
+        return float(header["pixdim"][4]) if header["dim"][0] > 3 else 0.0
