@@ -200,6 +200,11 @@ def _associate(peer: Peer, kinds: Iterable[tuple[UID, UID | None]]) -> Associati
         peer.host, peer.port, ae_title=peer.called, evt_handlers=[(evt.EVT_PDU_RECV, note)]
     )
     if association.is_established:
+        # pynetdicom's own thread can still be about to look for requests when an instance is sent, and takes
+        # the answer from whoever waits for it: about once in 3000, and then 30 seconds are lost.
+        association._serve_request = lambda message, context: association.dimse.msg_queue.put(
+            (context, message)
+        )
         return association
     if rejections:
         known = (rejections[0].source, rejections[0].reason_diagnostic) != (1, 3)

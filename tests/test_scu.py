@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import re
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from pydicom.data import get_testdata_file
+from pynetdicom.dimse_primitives import C_ECHO
+from pynetdicom.sop_class import Verification
 
 from tardis_imagetrove import scu
 from tardis_imagetrove.dicom import UnreadableFile
@@ -35,6 +38,17 @@ def test_what_is_acknowledged_is_in_the_spool(peer, spool, tmp_path):
     sent = scu.send(datasets, peer)
     assert (sent.refused, list(sent.acknowledged)) == ((), [dataset.SOPInstanceUID for dataset in datasets])
     assert waiting(spool) == set(sent.acknowledged)
+
+
+def test_an_answer_that_pynetdicoms_own_thread_takes_first_is_not_lost(peer):
+    association = scu._associate(peer, [(Verification, None)])
+    request = C_ECHO()
+    request.MessageID, request.AffectedSOPClassUID = 7, Verification
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+    time.sleep(0.5)  # long enough for that thread to have taken it
+    _context, answer = association.dimse.get_msg(block=True)
+    association.release()
+    assert answer.MessageIDBeingRespondedTo == 7
 
 
 def test_more_kinds_than_an_association_has_room_for_are_all_sent(peer, spool, tmp_path, monkeypatch):
