@@ -156,6 +156,18 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
     assert people["member"].get(found["dataset_url"]).status_code == 200
 
 
+def test_why_a_run_waits_is_told_to_staff_alone(people, ingest):
+    series = ingest()
+    words = "storage box 7: cannot be reached at box.example.edu"
+    FilterRun.objects.filter(archive__series=series, filter="nifti").update(state="waiting", reason=words)
+    tasks.refresh_state(series.pk)
+    for name, is_told in (("staff", True), ("member", False)):
+        answer = people[name].get(f"{SERIES}{series.pk}/")
+        assert answer.json()["state"] == "converting"
+        assert (words in answer.json()["reason"]) == is_told
+        assert ("box.example.edu" in answer.content.decode()) == is_told
+
+
 def test_everybody_is_shown_what_mytardis_lets_them_see_and_staff_all(people, ingest, owner):
     theirs, others = ingest("12345"), ingest("54321", SeriesDescription="other")
     held = Series.objects.create(series_uid="1.2.3", state=Series.State.HELD)

@@ -23,7 +23,15 @@ from tardis_imagetrove import tasks
 from tardis_imagetrove.errors import PermanentError, RetriableError
 from tardis_imagetrove.filters.base import DicomSeries, Filter, FilterResult, Option, Output
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
+from tardis_imagetrove.models import (
+    Archive,
+    DatasetKey,
+    ExperimentKey,
+    FilterOutput,
+    FilterRun,
+    InstrumentConfiguration,
+    Series,
+)
 
 from ..conftest import deliver, phantom, series_uid
 from ..site import HOST, REPOSITORY, Site
@@ -236,11 +244,15 @@ def test_a_series_that_is_not_archived_is_told_and_the_others_are_done(archived,
 
 @database
 def test_marking_takes_no_more_queries_for_more_series(configuration):
-    from tardis.tardis_portal.models import DataFile, Dataset
+    from tardis.tardis_portal.models import DataFile, Dataset, Experiment
 
     from tardis_imagetrove.filters import again
 
     dataset = Dataset.objects.create(description="d")
+    experiment = Experiment.objects.create(title="e", created_by=configuration.owner)
+    key = DatasetKey.objects.create(
+        key="d", dataset=dataset, experiment_key=ExperimentKey.objects.create(key="e", experiment=experiment)
+    )
 
     def add(count: int) -> None:
         for _ in range(count):
@@ -248,7 +260,12 @@ def test_marking_takes_no_more_queries_for_more_series(configuration):
             file = DataFile.objects.create(
                 dataset=dataset, directory="d", filename=f"{number}.zip", size=1, md5sum="0" * 32
             )
-            series = Series.objects.create(series_uid=f"1.2.{number}", configuration=configuration)
+            series = Series.objects.create(
+                series_uid=f"1.2.{number}",
+                configuration=configuration,
+                dataset_key=key,
+                directory=f"{number}",
+            )
             Archive.objects.create(series=series, version=1, datafile=file, sha512="", instance_count=1)
 
     def mark() -> again.Marked:
@@ -265,6 +282,8 @@ def test_marking_takes_no_more_queries_for_more_series(configuration):
     marked = mark()
     assert len(marked.runs) == len(marked.series) == 63
     assert counts[1] <= counts[0] + 2
+    experiment.delete()  # its files stay, where nobody sees them
+    assert mark().runs == ()
 
 
 @database
