@@ -37,7 +37,7 @@ def site(owner, tmp_path):
 @pytest.fixture
 def patient_site(owner, tmp_path):
     """A site that does not fill its queue by queuing again what a busy machine has not come to yet."""
-    site = Site(tmp_path, RETRY_SECONDS_MAX=300)
+    site = Site(tmp_path, STALL_SECONDS=12, RETRY_SECONDS_MAX=300)
     yield site
     site.stop()
 
@@ -314,7 +314,7 @@ def test_nothing_acknowledged_is_lost_when_receiver_and_worker_are_killed(patien
                     time.sleep(0.2)
             shutil.rmtree(tmp_path / f"console-{number}-{count}")
             count += 1
-            time.sleep(0.5)
+            time.sleep(1.5)  # a broker of files takes a second for each message
 
     consoles = [threading.Thread(target=console, args=(number,)) for number in range(2)]
     for thread in consoles:
