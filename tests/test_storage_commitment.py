@@ -91,7 +91,7 @@ def test_a_console_is_told_when_its_series_is_archived_across_restarts(
     configuration.senders.create(ae_title="DEMO", address="127.0.0.1")
     site.start_receiver("--workers", "2", closed=True)
     paths = phantom(tmp_path / "in", slices=2)
-    datasets, _ = read_all(paths)
+    ((datasets, _),) = read_all(paths)
     kinds = [(one.SOPClassUID, one.SOPInstanceUID) for one in datasets]
     sent = send(datasets, ScuPeer("127.0.0.1", site.port, calling="MODALITY"))
     assert not sent.refused
