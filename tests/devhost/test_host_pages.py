@@ -307,7 +307,7 @@ def test_rapid_connect_takes_the_form_off_the_login_page_and_needs_an_address(cl
         page = client.get(path).content.decode()
         assert "https://rapid.example/jwt/authnrequest/research/x" in page
         assert "password" not in page
-    settings.RAPID_CONNECT_CONFIG = {"authnrequest_url": ""}
+    settings.RAPID_CONNECT_CONFIG["authnrequest_url"] = ""  # in place, so that the app does not mend it
     with pytest.raises(ImproperlyConfigured, match="authnrequest_url"):
         client.get("/")
 
