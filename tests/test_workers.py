@@ -16,6 +16,7 @@ import pytest
 from tardis_imagetrove.models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Series
 
 from .conftest import configure, phantom, series_uid
+from .processes import is_alive
 from .site import HOST, Site, eventually, free_port, wait_for_port
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -102,13 +103,6 @@ def starts(tmp_path: Path) -> list[int]:
     """Ids of the processes in which the slow filter was begun."""
     file = tmp_path / "starts"
     return [int(line) for line in file.read_text().split()] if file.exists() else []
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def send_series(site: Site, tmp_path: Path, count: int) -> list[str]:

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,8 @@ from tardis_imagetrove.filters.dcm2niix import (
     run_dcm2niix,
     version_of,
 )
+
+from ..processes import is_alive
 
 
 @pytest.fixture
@@ -68,19 +69,11 @@ def test_a_converter_that_hangs_is_stopped_with_its_children(folders, program, t
     hanging = program(f"sleep 600 & echo $! > {tmp_path}/child; wait")
     with pytest.raises(PermanentError, match="did not finish within 0.5 s"):
         run_dcm2niix(*folders, program=hanging, time_limit=0.5)
-    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 20  # the kernel takes a moment to carry the kill out
-    while is_running(child) and time.monotonic() < deadline:
+    while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not is_running(child)
-
-
-def is_running(stat: Path) -> bool:
-    """Whether a process, by its file in /proc, is there and no zombie."""
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert not is_alive(child)
 
 
 def test_a_converter_that_dies_is_a_permanent_error_with_its_last_words(folders, program):

@@ -15,6 +15,8 @@ from tardis_imagetrove.errors import KilledError, PermanentError, RetriableError
 from tardis_imagetrove.filters.isolation import Limits, isolated
 from tardis_imagetrove.filters.programs import run_program
 
+from ..processes import is_alive
+
 LIMITS = Limits(seconds=60, memory_mib=512)
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -26,14 +28,6 @@ def program(argv, **limits):
 def held(mib: int) -> int:
     """Holds so much memory for a moment."""
     return len(bytearray(mib << 20))
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def ends(pid: int) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from tardis_imagetrove.spool import Spool, SpoolError
 
+from ..processes import is_alive
 from .peer import MR, Ended, RawPeer, mr_dataset, p_data, store_command
 from .test_limits import until
 
@@ -25,7 +26,7 @@ def workers_of(pid: int) -> set[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):  # threads and processes come and go
             found |= {int(child) for child in (task / "children").read_text().split()}
-    return {child for child in found if _is_running(child) and b"scp.worker" in _command_line(child)}
+    return {child for child in found if is_alive(child) and b"scp.worker" in _command_line(child)}
 
 
 def _command_line(pid: int) -> bytes:
@@ -161,7 +162,7 @@ def test_a_receiver_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_
                 acknowledged.append(uid)
         process.wait()
         process.stdout.close()
-        until(lambda children=children: not any(map(_is_running, children)))
+        until(lambda children=children: not any(map(is_alive, children)))
     spool = Spool(root)
     spool.prepare()
     kept = {file.sop_instance_uid: file.path for uid in spool.series_uids() for file in spool.files(uid)}
@@ -185,14 +186,7 @@ def test_workers_leave_when_their_receiver_is_killed(tmp_path):
     process.kill()
     process.wait()
     process.stdout.close()
-    until(lambda children=children: not any(map(_is_running, children)))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    until(lambda children=children: not any(map(is_alive, children)))
 
 
 @pytest.mark.slow
