@@ -341,7 +341,7 @@ class Series(models.Model):
         HELD = "held", "Held for a person to look at"
         CONVERTING = "converting", "Archived, converting"
         DONE = "done", "Done"
-        PARTIAL = "partial", "Archived, converted in part"
+        PARTIAL = "partial", "Archived, conversion needs a look"
 
     series_uid = models.CharField("SeriesInstanceUID", max_length=64, unique=True)
     study_uid = models.CharField("StudyInstanceUID", max_length=64, blank=True)
@@ -497,7 +497,7 @@ class FilterRun(models.Model):
         RUNNING = "running", "Running"
         WAITING = "waiting", "Waiting to be tried again"
         DONE = "done", "Done"
-        PARTIAL = "partial", "Done in part"
+        PARTIAL = "partial", "Done, with warnings"
         SKIPPED = "skipped", "Nothing to make"
         FAILED = "failed", "Failed"
 

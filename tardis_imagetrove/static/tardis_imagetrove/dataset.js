@@ -182,7 +182,7 @@ class Viewer {
       this.say('Drawing …');
       await this.draw(Niivue, buffer, volume.name);
       if (this.closed) return this.release();
-      this.say(volume.doubtful ? 'This image was converted in part, or with doubts: see “Conversion” below.' : '');
+      this.say(volume.doubtful ? 'This image was converted with warnings: see “Conversion” below.' : '');
       this.button.hidden = true;
     } catch (error) {
       if (this.closed || loading !== this.loading) return;
