@@ -80,7 +80,7 @@ def test_a_message_taken_without_acknowledgement_is_gone_at_once(connection, tmp
     assert len(message_files(tmp_path)) == 1
     received = []
     with connection.Consumer(QUEUE, callbacks=[lambda body, message: received.append(body)], no_ack=True):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=30)
     assert received == ["b"]
     assert message_files(tmp_path) == []
 

@@ -17,7 +17,7 @@ from .peer import MR, Ended, RawPeer, associate_rq, echo_command, mr_dataset, p_
 QUICK = Timeouts(associate=0.5, idle=0.5, stall=0.5, slow=1.0, slow_bytes=1000, close=0.2)
 
 
-def until(condition, seconds: float = 10.0) -> None:
+def until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

@@ -80,7 +80,7 @@ def test_a_killed_worker_is_replaced_and_takes_nothing_with_it(receive, spool, s
     assert not list(spool.root.glob("incoming/*/*"))
 
 
-def test_a_worker_that_is_told_to_end_finishes_first(receive):
+def test_a_worker_that_is_told_to_end_finishes_first(receive, spool):
     receiver = receive(workers=2)
     workers = workers_of(os.getpid())
     peers = [RawPeer(receiver.port) for _ in range(2)]
@@ -88,7 +88,7 @@ def test_a_worker_that_is_told_to_end_finishes_first(receive):
     for peer in peers:
         peer.associate()
         peer.socket.sendall(p_data(1, 3, store_command(MR, "1.2.3")) + p_data(1, 0, data[:50]))
-    time.sleep(0.2)
+    until(lambda: len(list(spool.root.glob("incoming/*/*.part"))) == 2)
     for worker in workers:
         os.kill(worker, signal.SIGTERM)
     time.sleep(0.2)
