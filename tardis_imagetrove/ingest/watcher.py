@@ -138,7 +138,23 @@ class Watcher:
                 if seen is None and uid not in states:
                     Series.objects.get_or_create(series_uid=uid)
             elif self._series_is_due(seen, states.get(uid), reconfigured):
+                if seen.times_queued:
+                    self._say_why_again(uid, states.get(uid))
                 self._queue(uid, seen)
+
+    def _say_why_again(self, uid: str, state: str | None) -> None:
+        """What nobody but the watcher can tell of a series that was queued in vain."""
+        reason = {
+            Series.State.RECEIVING: "no worker has begun with it yet",
+            Series.State.INGESTING: "its worker was gone before the end",
+        }.get(state)
+        if reason is None:
+            return
+        with self.spool.lock(uid) as nobody_has_it:
+            if nobody_has_it:
+                Series.objects.filter(series_uid=uid, state=state).update(
+                    reason=f"{reason}; it is queued again"
+                )
 
     def _quiet_seconds(self, uid: str) -> float:
         """The quiet period of the instrument that the series seems to be of."""

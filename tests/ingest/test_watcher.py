@@ -119,6 +119,27 @@ def test_what_no_worker_takes_is_queued_again_at_growing_distances(
     assert [round(b - a) for a, b in zip(times, times[1:], strict=False)] == [200, 300, 300]
 
 
+def test_a_series_that_was_queued_in_vain_says_so(watcher, queue, clock, spool, owner, box, tmp_path):
+    configure(owner, storage_box=box)
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths)
+    uid = series_uid(paths[0])
+    watcher.tick()
+    pass_time(watcher, clock, 61)
+    assert Series.objects.get().reason == ""
+    pass_time(watcher, clock, 101)
+    assert Series.objects.get().reason == "no worker has begun with it yet; it is queued again"
+    Series.objects.update(state=Series.State.INGESTING, reason="")
+    with spool.lock(uid):  # as a worker holds it
+        pass_time(watcher, clock, 201)
+        assert Series.objects.get().reason == ""
+    pass_time(watcher, clock, 301)
+    assert Series.objects.get().reason == "its worker was gone before the end; it is queued again"
+    assert queue.series == [uid] * 4
+    ingest_series(spool, uid, [], tmp_path)
+    assert Series.objects.get().reason == ""
+
+
 def test_with_the_broker_away_the_series_waits_and_is_queued_later(
     watcher, queue, clock, spool, owner, tmp_path
 ):
