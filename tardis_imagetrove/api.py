@@ -81,6 +81,12 @@ class ReadOnlyResource(ModelResource):
         detail_allowed_methods = ("get",)
         serializer = Serializer(formats=["json"])
 
+    def obj_get_list(self, bundle: Bundle, **kwargs: object) -> QuerySet:
+        for name, values in bundle.request.GET.lists():
+            if any("\0" in value for value in values):  # which PostgreSQL takes in no text
+                raise BadRequest(f"{name}: a value cannot hold a NUL character")
+        return super().obj_get_list(bundle, **kwargs)
+
     def unauthorized_result(self, exception: Exception) -> None:
         raise ImmediateHttpResponse(response=http.HttpForbidden())
 

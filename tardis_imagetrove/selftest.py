@@ -46,7 +46,7 @@ _POLL_SECONDS = 0.5
 #: Seconds within which a receiver should have seen a new sender; it looks every two.
 _ADMISSION_SECONDS = 20
 _RECEIVER_HINT = "is `manage.py imagetrove_scp` running, on this host and port, and no firewall between?"
-_WORKER = "`celery -A tardis.celery.tardis_app worker`"
+WORKER = "`DJANGO_SETTINGS_MODULE=tardis.settings celery -A tardis.celery.tardis_app worker`"
 
 
 class StepFailed(Exception):
@@ -294,7 +294,7 @@ class SelfTest:
                 f"the worker's log: {', '.join(answering)} answers, and may be busy (give a longer --timeout),"
                 " or has not got tardis_imagetrove installed"
             )
-        return f"is a worker running ({_WORKER}), with the same broker? None answers"
+        return f"is a worker running ({WORKER}), with the same broker? None answers"
 
     def _filtered(self, name: str, folder: Path) -> str:
         """Wait for one filter and look at what it made."""

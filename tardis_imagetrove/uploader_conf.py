@@ -51,6 +51,7 @@ class ConfError(PermanentError):
     def __init__(self, place: Place, text: str) -> None:
         super().__init__(f"{place}: {text}")
         self.place = place
+        self.text = text
 
 
 # Syntax
@@ -403,7 +404,7 @@ class _Loader:
             try:
                 value = self.interpolate(value, prefix, binding.place)
             except ConfError as error:
-                value, problem = "", str(error)
+                value, problem = "", f"{error.place}: {name}: {error.text}"
         elif _mentions_a_variable(value):
             self.warnings.append(f"{binding.place}: {name}: $(…) is not replaced within a list")
         former = self.values.get(name)

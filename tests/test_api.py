@@ -243,6 +243,22 @@ def test_series_are_found_by_state_uid_and_instrument(people, ingest, projects, 
     assert "there is no state 'hold': receiving, ingesting, waiting, held" in wrong.content.decode()
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{SERIES}?series_uid=%00",
+        f"{SERIES}?series_uid__in=1.2,%00",
+        f"{SERIES}?instrument=a%00b",
+        f"{INSTRUMENTS}?name=%00",
+    ],
+)
+def test_a_filter_that_no_database_can_take_is_named(people, query):
+    answer = people["staff"].get(query)
+    assert answer.status_code == 400
+    name = query.partition("?")[2].partition("=")[0]
+    assert answer.json() == {"error": f"{name}: a value cannot hold a NUL character"}
+
+
 def test_a_longer_list_takes_no_more_queries(people, projects, ingest):
     def queries(name: str) -> int:
         people[name].get(SERIES)  # what MyTARDIS looks up once

@@ -302,7 +302,7 @@ def test_a_list_of_instruments_that_is_none_is_told(read, wrong, said):
         ('[ "PatientID" ]', '"PatientID"', "expected a list of texts"),
         ('"University of Example"', "3", "expected text in double quotes"),
         ('"University of Example"', r'"\u0000"', "holds a control character"),
-        ('"University of Example"', '"$(nothing)"', "refers to 'nothing'"),
+        ('"University of Example"', '"$(nothing)"', "Skyra.default_institution_name: refers to 'nothing'"),
         ('    schema_file       = "http://example.edu/schema/3"\n', "", "Skyra: lacks schema_file"),
         ("dataset_title ", "dataset_titel ", "Skyra: lacks dataset_title"),
     ],

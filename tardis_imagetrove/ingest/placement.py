@@ -189,8 +189,17 @@ def matches(header: Dataset, rule: Rule) -> bool:
     return all(field_text(header, field) == value.strip() for field, value in rule.instrument)
 
 
-def match(header: Dataset, rules: Iterable[Rule]) -> Rule:
+def is_discreet(headers: Iterable[Dataset], rules: Iterable[Rule]) -> bool:
+    """Whether one of a series' instances is of an instrument whose series are de-identified."""
+    hidden = [rule for rule in rules if rule.discreet]
+    return any(matches(header, rule) for header in headers for rule in hidden)
+
+
+def match(header: Dataset, rules: Iterable[Rule], discreet: bool = False) -> Rule:
     """The one rule whose name/value pairs all hold.
+
+    Args:
+        discreet: quote no value of the header.
 
     Raises:
         Unplaceable: none or several; the text says why for each.
@@ -209,7 +218,8 @@ def match(header: Dataset, rules: Iterable[Rule]) -> Rule:
             found.append(rule)
         else:
             field, value, actual = miss
-            misses.append(f"{rule.name}: {field} is {shorten(actual, 100)!r}, not {value!r}")
+            said = f"is not {value!r}" if discreet else f"is {shorten(actual, 100)!r}, not {value!r}"
+            misses.append(f"{rule.name}: {field} {said}")
     if len(found) == 1:
         return found[0]
     if found:
@@ -243,13 +253,16 @@ def project_number(text: str, pattern: str) -> str:
     return numbers[0] if numbers else ""
 
 
-def place(header: Dataset, rules: Iterable[Rule]) -> Placement:
+def place(header: Dataset, rules: Iterable[Rule], discreet: bool = False) -> Placement:
     """Where one instance belongs.
+
+    Args:
+        discreet: quote no value of the header by which it is no instrument's.
 
     Raises:
         Unplaceable: no or several instruments, a title field without a value, several projects.
     """
-    rule = match(header, rules)
+    rule = match(header, rules, discreet)
     project = ""
     if rule.project_field:
         try:
@@ -284,14 +297,14 @@ def place_all(headers: Iterable[Dataset], rules: Iterable[Rule]) -> Placement:
     Raises:
         Unplaceable: as :func:`place`, or two instances disagree.
     """
-    rules = tuple(rules)
+    headers, rules = tuple(headers), tuple(rules)
+    discreet = is_discreet(headers, rules)
     agreed: Placement | None = None
     for header in headers:
-        placement = place(header, rules)
+        placement = place(header, rules, discreet)
         if agreed is None:
             agreed = placement
         elif placement != agreed:
-            discreet = agreed.discreet or placement.discreet
             raise Unplaceable(
                 f"instances disagree on where they belong: {_difference(agreed, placement, discreet)}"
                 + ("" if discreet else f" (instance {header.get('SOPInstanceUID', '?')})")

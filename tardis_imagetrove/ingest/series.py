@@ -36,7 +36,7 @@ from .placement import (
     Unplaceable,
     check_late,
     directory_name,
-    matches,
+    is_discreet,
     place_all,
 )
 
@@ -170,13 +170,9 @@ def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Pl
     try:
         return place_all(reading.headers, site_rules)
     except Unplaceable:
-        if not series.is_deidentified and not any(_is_discreet(one, site_rules) for one in reading.headers):
+        if not series.is_deidentified and not is_discreet(reading.headers, site_rules):
             _describe(series, reading.headers[0], Series.State.INGESTING)
         raise
-
-
-def _is_discreet(header: Dataset, site_rules: tuple[Rule, ...]) -> bool:
-    return any(rule.discreet and matches(header, rule) for rule in site_rules)
 
 
 def _configuration(placement: Placement | None) -> InstrumentConfiguration | None:

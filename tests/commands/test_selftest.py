@@ -99,7 +99,9 @@ def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run
     assert not well
     assert "archive          FAILED  not archived within 6 s: no worker has taken it" in lines
     assert any(
-        "look at: is a worker running (`celery -A tardis.celery.tardis_app worker`)" in line for line in lines
+        "look at: is a worker running (`DJANGO_SETTINGS_MODULE=tardis.settings celery -A tardis.celery.tardis_app worker`)"
+        in line
+        for line in lines
     )
     assert lines[-2].startswith("removal          ok")
     assert everything() == before

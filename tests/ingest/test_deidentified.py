@@ -443,6 +443,27 @@ def test_two_patients_in_one_series_are_held_without_their_names(spool, scratch,
     assert series.description == ""
 
 
+def test_an_instance_of_no_instrument_among_hidden_ones_is_told_without_its_values(
+    spool, scratch, instrument, owner, tmp_path, caplog
+):
+    instrument(instrument=[["Manufacturer", "Acme"], ["StationName", "MR1"]])
+    configure(owner, name="Quality", instrument=[["PatientName", "Water^Phantom"]])
+    paths = project_series(
+        tmp_path / "in",
+        patient_name="Zqname^Zqfirst",
+        overrides={"Manufacturer": "Acme", "StationName": "MR1"},
+    )
+    edit(paths[0], lambda dataset: setattr(dataset, "StationName", "ZQSTATION"))
+    caplog.set_level("DEBUG", logger="tardis_imagetrove")
+    deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    series = Series.objects.get()
+    assert series.state == Series.State.HELD
+    assert "Quality: PatientName is not 'Water^Phantom'" in series.reason
+    assert "StationName is not 'MR1'" in series.reason
+    assert "zq" not in (series.reason + series.description + caplog.text).lower()
+
+
 @pytest.mark.parametrize("keep_originals", [True, False])
 def test_what_has_no_safe_copy_waits_in_the_spool(keep_originals, spool, scratch, instrument, tmp_path):
     instrument(keep_originals=keep_originals)
