@@ -414,6 +414,13 @@ def test_deflated_files_are_inflated_first(phantom, run):
     assert result.warnings == ()
 
 
+def test_a_decoder_that_fails_leaves_no_traceback_in_the_log(run, caplog):
+    """Its error is the run's reason; the log would not name the file, and an operator would look for a fault."""
+    with pytest.raises(PermanentError, match=r"JPEG-lossy\.dcm .*could not be decoded"):
+        run(NiftiFilter, [Path(get_testdata_file("JPEG-lossy.dcm"))])
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_what_cannot_be_decoded_is_a_permanent_error_with_the_reason(run):
     with pytest.raises(PermanentError, match=r"JPEG2000-embedded.*JPEG 2000.*could not be decoded"):
         run(NiftiFilter, [Path(get_testdata_file("JPEG2000-embedded-sequence-delimiter.dcm"))])
