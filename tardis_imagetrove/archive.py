@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ _BLOCK = 1024 * 1024
 _LEVEL = 1
 # ISA-L's levels are another scale: this makes 5 % more than zlib's level 1, at five times its speed.
 _ISAL_LEVEL = 2
+
+_NAME = re.compile(r"\d+(\.\d+)+(~[0-9a-f]+)?\.dcm")
+"""Of a member, without its folder: a SOPInstanceUID, and a part of its checksum where two instances share it."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,18 @@ def read_series_uid(path: Path) -> str:
 def unpack(path: Path, folder: Path) -> tuple[Path, ...]:
     """Unpack the DICOM files that the manifest names into ``folder``, which must exist.
 
-    Files are named by their position, so that no name in an archive can leave the folder.
+    Files keep their names, which words about them shall name, without the archive's folder; one with a name
+    that is not as this package gives it, or is there twice, is named by its position: none can leave ``folder``.
     """
-    files = []
+    files: dict[Path, None] = {}
     with zipfile.ZipFile(path) as archive:
         for number, entry in enumerate(read_manifest(path)):
-            target = folder / f"{number:06d}.dcm"
+            name = entry.file.rpartition("/")[2]
+            target = folder / name
+            if not _NAME.fullmatch(name) or target in files:
+                target = folder / f"{number:06d}.dcm"
             with archive.open(entry.file) as source, target.open("wb") as out:
                 for chunk in iter(lambda: source.read(_BLOCK), b""):
                     out.write(chunk)
-            files.append(target)
+            files[target] = None
     return tuple(files)

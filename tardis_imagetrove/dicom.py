@@ -21,6 +21,9 @@ from .errors import PermanentError
 
 # pydicom's warnings quote values, which may be a patient's name; logs are read by more people than scans are.
 logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.ERROR)
+# Of each decoder that fails it logs a traceback, beside the error that it raises of them all; a filter's words
+# name the file and that error.
+logging.getLogger("pydicom.pixels").setLevel(logging.CRITICAL)
 
 _TAG = re.compile(r"\(?\s*([0-9A-Fa-f]{4})\s*,?\s*([0-9A-Fa-f]{4})\s*\)?\Z")
 

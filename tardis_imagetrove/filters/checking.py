@@ -107,7 +107,7 @@ def checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]:
         words = f"{name}: dcm2niix places voxels up to {fit.away:.3g} mm from where the DICOM headers say they are"
         if not agreeing:
             mended = _mended(image, stored, pool, fit, name)
-            return mended or (image, [words])
+            return mended or (replace(image, wrong=True), [words])
         doubts.append(f"{words}; the headers' places are written instead")
     return _settled(image, stored, pool, fit, name, doubts)
 
@@ -123,6 +123,7 @@ def _settled(
     if differing and (mended := _mended(image, stored, pool, fit, name)):
         return mended
     if differing:
+        image = replace(image, wrong=True)
         doubts.append(
             f"{name}: voxels differ from the DICOM's pixels in {', '.join(differing)} of those compared"
         )

@@ -33,6 +33,7 @@ class Image:
         origin: whether its voxels are the scanner's own.
         placed: the headers say where its slices lie.
         mended: dcm2niix had its voxels wrong, and they are the decoded pixels instead.
+        wrong: it differs from the DICOM, and could not be mended.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Image:
     origin: Origin = Origin.SCANNER
     placed: bool = False
     mended: bool = False
+    wrong: bool = False
 
     def stored(self) -> np.ndarray:
         """Stored values, mapped from the file: shape (i, j, k) or (i, j, k, t)."""

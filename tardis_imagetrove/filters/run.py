@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, DataError, connection, connections, transaction
 from django.db.models import F, Max
 
 from ..archive import unpack
@@ -141,8 +141,8 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
         state, reason = FilterRun.State.WAITING, str(error)
         if lost >= LOST_ATTEMPTS:
             state, reason = FilterRun.State.FAILED, f"{error}, {lost} times in a row"
-    except PermanentError as error:
-        state, reason = FilterRun.State.FAILED, str(error)
+    except (PermanentError, DataError) as error:  # a value that the database has no room for stays so
+        state, reason = FilterRun.State.FAILED, str(error).strip()
     except (RetriableError, OSError, DatabaseError) as error:
         state, reason = FilterRun.State.WAITING, str(error)
     except Exception as error:  # a fault in one filter stops neither the worker nor the other filters

@@ -161,17 +161,18 @@ def convert(found: Survey, folder: Path) -> Conversion:
     options = (*OPTIONS, *(DISPLAY_SCALING if _has_philips_scaling(headers) else ()))
     if any(map(has_palette, headers)):
         # dcm2niix would write the numbers of the colours.
-        troubles += _rewrite(headers, source)
+        troubles += _rewrite(headers, source).values()
     attempt = _attempt(source, folder / "out", headers, options)
+    decoded = headers
     if attempt.misunderstood or (attempt.wants_decoding and any(map(_is_encoded, headers))):
         undecodable = _rewrite(headers, source)
-        again = _attempt(source, folder / "again", headers, options)
-        if again.rank > attempt.rank:
-            attempt = again
-        else:
-            undecodable = undecodable if attempt.misunderstood else []
-        troubles += undecodable
-    if (not attempt.images or attempt.doubts) and (whole := complete_volumes(headers)):
+        left = tuple(header for header in headers if header.path not in undecodable)
+        again = _attempt(source, folder / "again", left, options, attempt.expected)
+        if attempt.misunderstood or again.rank > attempt.rank:
+            decoded = left
+            troubles += undecodable.values()
+        attempt = max(attempt, again, key=lambda one: one.rank)
+    if (not attempt.images or attempt.doubts) and (whole := complete_volumes(decoded)):
         for header in headers:
             if header not in whole:
                 source.place(header).unlink(missing_ok=True)
@@ -179,7 +180,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         if not attempt.images or (shortened.images and not shortened.doubts):
             attempt = shortened
             troubles.append(
-                f"{len(headers) - len(whole)} slices of volumes that are not complete are left out of the conversion"
+                f"{len(decoded) - len(whole)} slices of volumes that are not complete are left out of the conversion"
             )
     if not attempt.images:
         words = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
@@ -198,9 +199,23 @@ def convert(found: Survey, folder: Path) -> Conversion:
             converter=f"{converter}, {_OWN}",
             arguments=attempt.run.arguments,
         )
+    if any(image.wrong for image in attempt.images) and (images := _own_images(headers, folder / "own")):
+        told = (
+            f"dcm2niix has images wrong ({'; '.join(attempt.doubts)})."
+            " They are made from the headers and pixels instead; sidecars say less"
+        )
+        if any(image.bval or image.bvec for image in attempt.images):
+            told += ", and there are no gradients"
+        return Conversion(
+            images=images,
+            headers=headers,
+            warnings=tuple(dict.fromkeys((*troubles, told, *found.oddities))),
+            converter=f"{converter}, {_OWN}",
+            arguments=attempt.run.arguments,
+        )
     if any(image.mended for image in attempt.images):
         converter += f", {_OWN}"
-    warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(headers)]
+    warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(decoded)]
     if attempt.run.code in PARTIAL_CODES:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
     elif attempt.run.code != ExitCode.SUCCESS:
@@ -291,7 +306,14 @@ class _Source:
         return re.sub(r"\d{6}\.dcm", lambda match: own.get(match[0], match[0]), words)
 
 
-def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Sequence[str]) -> _Attempt:
+def _attempt(
+    source: _Source, out: Path, headers: Sequence[Header], options: Sequence[str], expected: int = 0
+) -> _Attempt:
+    """Run dcm2niix once, and compare what it makes with ``headers``.
+
+    Args:
+        expected: slices, if there are more than those of the headers.
+    """
     out.mkdir(parents=True)
     run = run_dcm2niix(source.folder, out, options=options)
     complaints = tuple(map(source.named, run.complaints))
@@ -302,7 +324,7 @@ def _attempt(source: _Source, out: Path, headers: Sequence[Header], options: Seq
         images.append(settled)
         doubts += doubt
     slices = _count(images)
-    expected = sum(header.slices for header in headers)
+    expected = expected or sum(header.slices for header in headers)
     return _Attempt(run, tuple(images), complaints, tuple(doubts), slices, expected)
 
 
@@ -378,7 +400,7 @@ def _plane_name(affine: np.ndarray) -> str:
 
 
 def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
-    """Images of a series that dcm2niix refuses, without it; none when its slices are not even stacks."""
+    """Images of a series that dcm2niix refuses or has wrong, without it; none when its slices are not even stacks."""
     stacks = stacks_of(headers) or []
     folder.mkdir()
     images = []
@@ -510,7 +532,7 @@ def _is_encoded(header: Header) -> bool:
     return syntax.is_transfer_syntax and (syntax.is_compressed or syntax.is_deflated)
 
 
-def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
+def _rewrite(headers: Iterable[Header], source: _Source) -> dict[Path, str]:
     """Put copies that are uncompressed and plainly written in the place of a series' files.
 
     They are without Philips's own scale slopes, so that dcm2niix takes each frame's RescaleSlope.
@@ -518,9 +540,9 @@ def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
     Files that cannot be decoded are taken away, since one of them can stop dcm2niix for all.
 
     Returns:
-        Words for those.
+        Words for those, by file.
     """
-    troubles = []
+    troubles = {}
     for header in headers:
         target = source.place(header)
         try:
@@ -548,8 +570,8 @@ def _rewrite(headers: Iterable[Header], source: _Source) -> list[str]:
             pydicom.dcmwrite(copy, dataset, implicit_vr=False, little_endian=True)
             copy.replace(target)
         except Exception as error:  # as many kinds of error as there are decoders
-            target.unlink()
-            troubles.append(
+            target.unlink(missing_ok=True)
+            troubles[header.path] = (
                 f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
             )
     return troubles

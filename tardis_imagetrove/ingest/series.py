@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.contrib.auth.models import Group
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import DatabaseError, DataError, IntegrityError, transaction
 from pydicom.dataset import Dataset
 
 from ..deidentification import Option
@@ -91,8 +91,8 @@ def ingest_series(spool: Spool, series_uid: str, filter_names: Sequence[str], sc
             return []
         try:
             return _ingest(spool, series_uid, filter_names, scratch)
-        except PermanentError as error:
-            note(series_uid, Series.State.HELD, str(error))
+        except (PermanentError, DataError) as error:  # a value that the database has no room for stays so
+            note(series_uid, Series.State.HELD, str(error).strip())
         except (RetriableError, OSError, DatabaseError) as error:
             note(series_uid, Series.State.WAITING, str(error))
         except Exception as error:  # a fault of ours must lose nothing either

@@ -233,7 +233,8 @@ class MyTardis(ABC):
         """Id of a new experiment, which nobody can see until access is granted."""
         from tardis.tardis_portal.models import Experiment
 
-        fields = {"institution_name": institution_name} if institution_name else {}
+        room = Experiment._meta.get_field("institution_name").max_length
+        fields = {"institution_name": institution_name[:room]} if institution_name else {}
         return Experiment.objects.create(title=title, created_by_id=owner_id, **fields).pk
 
     @staticmethod

@@ -330,6 +330,29 @@ def test_a_truncated_slice_is_told(phantom, run):
     assert any("of the 7 slices that the series holds" in words for words in result.warnings)
 
 
+def test_a_truncated_slice_in_the_middle_is_a_gap_and_no_doubt_of_the_others(phantom, run):
+    files = phantom(orientation=AXIAL, centre=(0, 0, 0))
+    files[2].write_bytes(files[2].read_bytes()[:-300])
+    result, _ = run(NiftiFilter, files)
+    assert any(f"{files[2].name} (Explicit" in words for words in result.warnings)
+    assert any("Gap between slices: 18 mm from -18.00 to 0.00 mm" in words for words in result.warnings)
+    assert any("of the 7 slices that the series holds" in words for words in result.warnings)
+    assert not any("voxels differ" in words for words in result.warnings)
+
+
+def test_a_truncated_slice_of_a_time_series_costs_its_volume_alone(phantom, run):
+    files = repeated(phantom(), 3, timed)
+    files[9].write_bytes(files[9].read_bytes()[:-300])
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    assert nifti.shape == (18, 22, 7, 2)
+    for volume, of_volume in enumerate((files[:7], files[14:])):
+        places = worst(of_volume, nifti.affine, nifti.get_fdata()[..., volume])
+        assert places == pytest.approx((0, 0), abs=TOLERANCE_MM)
+    assert any(f"{files[9].name} (Explicit" in words for words in result.warnings)
+    assert "6 slices of volumes that are not complete are left out of the conversion" in result.warnings
+
+
 def test_a_leaning_stack_is_placed_as_the_headers_say(phantom, run):
     """A tilted gantry: each slice is moved along the table, not along its normal."""
     files = phantom(orientation=tilted(AXIAL, (15, 0, 0)))
@@ -389,6 +412,13 @@ def test_deflated_files_are_inflated_first(phantom, run):
     result, _ = run(NiftiFilter, files)
     assert image(result).shape == (18, 22, 7)
     assert result.warnings == ()
+
+
+def test_a_decoder_that_fails_leaves_no_traceback_in_the_log(run, caplog):
+    """Its error is the run's reason; the log would not name the file, and an operator would look for a fault."""
+    with pytest.raises(PermanentError, match=r"JPEG-lossy\.dcm .*could not be decoded"):
+        run(NiftiFilter, [Path(get_testdata_file("JPEG-lossy.dcm"))])
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_what_cannot_be_decoded_is_a_permanent_error_with_the_reason(run):

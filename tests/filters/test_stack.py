@@ -210,6 +210,44 @@ def test_the_planes_of_an_enhanced_localizer_are_images_of_their_own(phantom, ru
         assert worst([path], nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=TOLERANCE_MM)
 
 
+def test_two_enhanced_objects_that_are_one_stack_together(phantom, run):
+    """dcm2niix takes the second for a second volume at the places of the first."""
+    files = phantom(slices=8)
+    halves = [
+        enhanced(part, part[0].with_name(f"half{n}.dcm")) for n, part in enumerate((files[:4], files[4:]))
+    ]
+
+    def second(dataset):
+        dataset.InstanceNumber = 2
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = (
+            f"{dataset.SOPInstanceUID[:60]}.2"
+        )
+
+    edit(halves[1], second)
+    for kind in (NiftiFilter, MincFilter):
+        result, out = run(kind, halves)
+        nifti = image(result) if kind is NiftiFilter else None
+        found = (nifti.affine, nifti.get_fdata()) if nifti else as_nifti(out / "0003_t1.mnc")
+        assert worst(files, *found) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+        assert any("made from the headers and pixels instead" in words for words in result.warnings)
+
+
+def test_the_two_scouts_of_a_ct_are_images_of_their_own(run):
+    """From the side and from the front, which dcm2niix puts into one leaning stack."""
+    folder = Path(get_testdata_file("dicomdirtests/98892001/CT2N/6293")).parent
+    scouts = {"sagittal": folder / "6293", "coronal": folder / "6924"}
+    for kind in (NiftiFilter, MincFilter):
+        result, out = run(kind, scouts.values())
+        for plane, path in scouts.items():
+            if kind is NiftiFilter:
+                nifti = nibabel.load(out / f"0003_t1_{plane}.nii.gz")
+                found = nifti.affine, nifti.get_fdata()
+            else:
+                found = as_nifti(out / f"0003_t1_{plane}.mnc")
+            assert worst([path], *found) == pytest.approx((0, 0), abs=TOLERANCE_MM)
+        assert any("They are made from the headers and pixels instead" in words for words in result.warnings)
+
+
 def test_slices_that_are_in_no_even_stack_make_none(phantom):
     def stacks(files):
         return stacks_of(read_headers(files)[0])

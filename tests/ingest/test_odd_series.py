@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from django.db import DataError
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
@@ -84,6 +85,34 @@ def test_a_name_in_three_scripts_is_a_title(spool, scratch, owner, box, tmp_path
     )
     series, _ = ingest(spool, scratch, *paths)
     assert series.dataset_key.experiment_key.experiment.title == name
+
+
+def test_an_institution_with_a_long_name_keeps_no_scan_back(spool, scratch, configuration, tmp_path):
+    """PostgreSQL takes no more than MyTARDIS's column has room for; SQLite takes anything."""
+    from tardis.tardis_portal.models import Experiment
+
+    longest = Experiment._meta.get_field("institution_name").max_length
+    paths = with_bytes(phantom(tmp_path / "in", slices=2), 0x00080080, "LO", b"Institute " * 90)
+    series, sent = ingest(spool, scratch, *paths)
+    assert (series.state, series.reason) == (Series.State.DONE, "")
+    name = Experiment.objects.get().institution_name
+    assert name.startswith("Institute Institute")
+    assert len(name) <= longest
+    assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent)
+
+
+def test_what_the_database_has_no_room_for_is_held_and_not_tried_for_ever(
+    spool, scratch, configuration, tmp_path, monkeypatch
+):
+    def no_room(*_):
+        raise DataError("value too long for type character varying(400)")
+
+    monkeypatch.setattr(type(mytardis()), "make_dataset", staticmethod(no_room))
+    paths = phantom(tmp_path / "in", slices=2)
+    series, sent = ingest(spool, scratch, *paths)
+    assert series.state == Series.State.HELD
+    assert "value too long" in series.reason
+    assert len(spool.files(series.series_uid)) == len(sent)
 
 
 def test_padding_makes_no_second_patient(spool, scratch, configuration, tmp_path):
