@@ -492,4 +492,4 @@ def test_one_of_many_is_chosen_by_its_address(series, owner_client):
     assert part.count("aria-current") == 1
     assert 'id="imagetrove-title">run 120<' in part
     states = re.sub(r"<[^>]+>|\s+", " ", part[: part.index("imagetrove-lines")])
-    assert re.search(r"Archived, converted in part\s+3\b", states)
+    assert re.search(r"Archived, conversion needs a look\s+3\b", states)
