@@ -40,6 +40,7 @@ def test_with_the_database_away_a_command_says_so(words, tmp_path):
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DEVHOST_DB": "sqlite",
         "IMAGETROVE_TEST_DATABASE": str(tmp_path / "no" / "such" / "database"),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), HOST]),
     }
