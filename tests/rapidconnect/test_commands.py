@@ -1,5 +1,8 @@
 """The commands: forgetting used assertions, linking people to accounts."""
 
+import os
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 from io import StringIO
 
@@ -9,6 +12,7 @@ from django.core.management import CommandError, call_command
 
 from tardis_imagetrove.rapidconnect.models import FederatedIdentity, SpentAssertion
 
+from ..site import HOST, REPOSITORY
 from . import signer
 from .conftest import code_of, user_of
 
@@ -25,6 +29,25 @@ def run(*args, **kwargs):
     out = StringIO()
     call_command(*args, stdout=out, **kwargs)
     return out.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [["imagetrove_clear_assertions"], ["imagetrove_link_account"], ["imagetrove_link_account", "ada"]],
+)
+def test_with_the_database_away_a_command_says_so(words, tmp_path):
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "IMAGETROVE_TEST_DATABASE": str(tmp_path / "no" / "such" / "database"),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), HOST]),
+    }
+    command = [sys.executable, "-m", "django", *words]
+    done = subprocess.run(command, cwd=HOST, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "CommandError: the database cannot be used: unable to open database file" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # imagetrove_clear_assertions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from ...rapidconnect import config, identity
 from ...rapidconnect.assertion import MAX_TARGETED_ID
@@ -30,6 +31,12 @@ class Command(BaseCommand):
         targeted_id: str | None,
         **options: object,
     ) -> None:
+        try:
+            self._run(username, mail, targeted_id)
+        except DatabaseError as error:
+            raise CommandError(f"the database cannot be used: {error}") from error
+
+    def _run(self, username: str | None, mail: str | None, targeted_id: str | None) -> None:
         if username is None:
             self.list_waiting()
             return
