@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from importlib import import_module
 from pathlib import Path
 
 import nibabel
@@ -22,6 +23,8 @@ NIIVUE = (
     Path(__file__).resolve().parent.parent / "tardis_imagetrove/static/tardis_imagetrove/niivue/niivue.umd.js"
 )
 CANVAS = ".imagetrove-canvas canvas"
+PLACE = np.diag([2, 2, 3, 1])
+GOLD = (235, 196, 97)
 SAID = "document.querySelector('.imagetrove-said').textContent"
 ARROWS = {"ArrowUp": 38, "ArrowDown": 40, "ArrowRight": 39, "ArrowLeft": 37, "PageUp": 33, "Home": 36}
 
@@ -48,7 +51,7 @@ def browse(tmp_path, live_server):
 def open_viewer(browser: Browser) -> None:
     if not NIIVUE.exists():
         pytest.skip("NiiVue was not fetched: make viewer")
-    browser.wait("!document.querySelector('.imagetrove-load')?.hidden")
+    browser.wait("!document.querySelector('.imagetrove-load').hidden")
     browser.click(".imagetrove-load")
     browser.wait("!document.querySelector('.imagetrove-controls').hidden")
 
@@ -56,6 +59,8 @@ def open_viewer(browser: Browser) -> None:
 def canvas(browser: Browser) -> np.ndarray:
     """What the canvas shows within its frame of focus, once it has stopped changing."""
     before = None
+    # Off the bar that a MyTARDIS may keep over the top of the window.
+    browser.run(f"document.querySelector('{CANVAS}').scrollIntoView({{block: 'center', behavior: 'instant'}})")
     for _ in range(50):
         browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         now = np.asarray(browser.picture(CANVAS)).astype(int)[6:-6, 6:-6]
@@ -68,6 +73,13 @@ def canvas(browser: Browser) -> np.ndarray:
 def slices(browser: Browser) -> list[int]:
     """The slices that the sliders show: axial, coronal, sagittal, counted from 1."""
     return browser.run("[...document.querySelectorAll('[data-axis]')].map(slider => Number(slider.value))")
+
+
+def sign_out(browser: Browser) -> None:
+    """On the server: an answer under way may bring back a cookie that is only removed here."""
+    cookies = browser.call("Network.getCookies")["cookies"]
+    key = next(cookie["value"] for cookie in cookies if cookie["name"] == django_settings.SESSION_COOKIE_NAME)
+    import_module(django_settings.SESSION_ENGINE).SessionStore(key).delete()
 
 
 def press(browser: Browser, name: str) -> None:
@@ -133,11 +145,11 @@ def test_planes_sliders_and_window_change_what_is_drawn(series, owner, browse): 
     assert browser.trouble == []
 
 
-def replace(series: Series, data: np.ndarray) -> None:  # noqa: F811
-    """Put another image in the place of the series' NIfTI."""
+def replace(series: Series, data: np.ndarray, affine: np.ndarray | None = PLACE) -> None:  # noqa: F811
+    """Put another image in the place of the series' NIfTI; without an affine it says of no place."""
     file = FilterOutput.objects.get(kind="NIfTI", run__archive__series=series).datafile
     path = Path(file.file_objects.get().get_full_path())
-    path.write_bytes(gzip.compress(nibabel.Nifti1Image(data, np.diag([2, 2, 3, 1])).to_bytes()))
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(data, affine).to_bytes()))
     portal.DataFile.objects.filter(pk=file.pk).update(size=path.stat().st_size)
 
 
@@ -154,22 +166,56 @@ def test_a_time_series_is_scrolled_through_time(series, owner, browse):  # noqa:
     assert (np.abs(canvas(browser) - first).max(axis=2) > 30).mean() > 0.1
 
 
-def test_colours_are_shown_as_they_are(series, owner, browse):  # noqa: F811
+def halves() -> np.ndarray:
+    """Red where the first axis begins, blue where it ends."""
     colours = np.zeros((20, 24, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     colours["R"][:10], colours["B"][10:] = 200, 200
-    replace(series, colours)
+    return colours
+
+
+def has_letters(seen: np.ndarray) -> bool:
+    """Whether R, L, A, P, S or I are drawn: what is golden and no line of the crosshair."""
+    golden = np.abs(seen - GOLD).max(axis=2) < 8
+    return golden[golden.sum(axis=1) < 60][:, golden.sum(axis=0) < 60].any()
+
+
+def red_is_left_of_blue(row: np.ndarray) -> bool:
+    red = (row[:, 0] > row[:, 2] + 100).nonzero()[0]
+    blue = (row[:, 2] > row[:, 0] + 100).nonzero()[0]
+    return red.mean() < blue.mean()
+
+
+def test_colours_are_shown_as_they_are(series, owner, browse):  # noqa: F811
+    replace(series, halves())
     browser = browse(series, owner)
     open_viewer(browser)
     seen = canvas(browser)
     assert (seen[..., 0] > seen[..., 2] + 100).mean() > 0.1
     assert (seen[..., 2] > seen[..., 0] + 100).mean() > 0.1
     # Radiological: the patient's right, the last of the first axis, is on the left.
-    row = seen[len(seen) * 3 // 4]
-    assert (row[:, 2] > row[:, 0] + 100).nonzero()[0].mean() < (row[:, 0] > row[:, 2] + 100).nonzero()[
-        0
-    ].mean()
+    assert not red_is_left_of_blue(seen[len(seen) * 3 // 4])
+    assert has_letters(seen)
+    assert "mm R" in browser.run("document.querySelector('.imagetrove-place').textContent")
+    assert browser.run("document.querySelector('[data-for=place]').checkVisibility()")
+    assert "Axial" in browser.run("document.querySelector('.imagetrove-controls').innerText")
+    assert "no sides" not in browser.run(SAID)
     assert not browser.run("document.getElementById('imagetrove-black').checkVisibility()")
     assert not browser.run("document.getElementById('imagetrove-time').checkVisibility()")
+
+
+def test_an_image_without_a_place_is_as_the_picture_and_has_no_sides(series, owner, browse):  # noqa: F811
+    replace(series, halves(), affine=None)
+    browser = browse(series, owner)
+    open_viewer(browser)
+    seen = canvas(browser)
+    assert red_is_left_of_blue(seen[len(seen) * 3 // 4])
+    assert not has_letters(seen)
+    assert "mm" not in browser.run("document.querySelector('.imagetrove-place').textContent")
+    assert "no sides" in browser.run(SAID)
+    assert not browser.run("document.querySelector('[data-for=place]').checkVisibility()")
+    controls = browser.run("document.querySelector('.imagetrove-controls').innerText")
+    assert all(name in controls for name in ("Slices", "Rows", "Columns"))
+    assert not any(name in controls for name in ("Axial", "Coronal", "Sagittal", "right"))
 
 
 def test_every_control_has_a_name_and_a_visible_focus(series, owner, browse):  # noqa: F811
@@ -205,12 +251,32 @@ def test_without_webgl_there_is_the_picture_and_a_line_that_says_so(series, owne
     assert np.asarray(browser.picture(".imagetrove-picture img")).std() > 10
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_moves_when_the_picture_arrives(series, owner, browse, width):  # noqa: F811
+    """Or who clicks at that moment has clicked on something else."""
+    picture = FilterOutput.objects.get(kind="Picture").datafile
+    browser = browse(series, owner, size=(width, 844))
+    picture_is_there = "document.querySelector('.imagetrove-picture img').naturalWidth > 300"
+    top_of_what_follows = (
+        "document.querySelector('.imagetrove-open').getBoundingClientRect().top"
+        " - document.querySelector('.imagetrove-stage').getBoundingClientRect().top"
+    )
+    browser.run("document.querySelector('.imagetrove-picture img').scrollIntoView({behavior: 'instant'})")
+    browser.wait(picture_is_there)
+    with_picture = browser.run(top_of_what_follows)
+    browser.call("Network.setBlockedURLs", urls=[f"*/{picture.pk}/*"])
+    browser.call("Network.setCacheDisabled", cacheDisabled=True)
+    browser.go(browser.run("location.href"))
+    assert not browser.run(picture_is_there)
+    assert browser.run(top_of_what_follows) == with_picture > 150
+
+
 def test_a_download_that_mytardis_refuses_is_told(series, owner, browse):  # noqa: F811
     browser = browse(series, owner)
     if not NIIVUE.exists():
         pytest.skip("NiiVue was not fetched: make viewer")
     browser.wait("!document.querySelector('.imagetrove-load').hidden")
-    browser.call("Network.clearBrowserCookies")
+    sign_out(browser)
     browser.click(".imagetrove-load")
     browser.wait(f"{SAID}.includes('cannot be shown')")
     assert "signed out" in browser.run(SAID)
@@ -265,6 +331,8 @@ def test_one_of_five_hundred_series_is_found_and_chosen_by_the_keyboard(series, 
 def test_nothing_of_the_page_is_wider_than_the_screen(series, owner, browse, width):  # noqa: F811
     many(series, 12)
     Series.objects.filter(description="run 105").update(description="averyveryverylongname" * 12)
+    portal.Dataset.objects.update(description="1.2.826.0.1.3680043.10.1573." + "123456789" * 4)
+    portal.Experiment.objects.update(title="1.2.826.0.1.3680043.10.1573." + "987654321" * 4)
     browser = browse(series, owner, size=(width, 844))
     if NIIVUE.exists():
         open_viewer(browser)

@@ -1,6 +1,8 @@
 // The series on a dataset's page: choosing one, finding one among many, and scrolling through its volume.
 
 const AXES = ['sagittal', 'coronal', 'axial']; // by the index of NiiVue's axes: right, front, head
+const PLANES = ['Sagittal', 'Coronal', 'Axial'];
+const PLANES_WITHOUT_PLACE = ['Columns', 'Rows', 'Slices'];
 const THREE_PLANES = 3;
 const root = document.getElementById('imagetrove');
 let viewer = null;
@@ -182,7 +184,10 @@ class Viewer {
       this.say('Drawing …');
       await this.draw(Niivue, buffer, volume.name);
       if (this.closed) return this.release();
-      this.say(volume.doubtful ? 'This image was converted with warnings: see “Conversion” below.' : '');
+      this.say([
+        this.placed ? '' : 'Where this image lies in the patient is not known, so no sides are named.',
+        volume.doubtful ? 'This image was converted with warnings: see “Conversion” below.' : '',
+      ].filter(Boolean).join(' '));
       this.button.hidden = true;
     } catch (error) {
       if (this.closed || loading !== this.loading) return;
@@ -259,6 +264,14 @@ class Viewer {
     await nv.attachToCanvas(canvas);
     await nv.loadFromArrayBuffer(buffer, name);
     if (!nv.volumes.length) throw new Error('the viewer cannot read the file');
+    // Without a place no side is the patient's right: the columns go from left to right, as in the picture.
+    const { hdr } = nv.volumes[0];
+    this.placed = hdr.qform_code > 0 || hdr.sform_code > 0;
+    this.find('[data-for="place"]').hidden = !this.placed;
+    const names = this.placed ? PLANES : PLANES_WITHOUT_PLACE;
+    for (const part of this.figure.querySelectorAll('[data-plane]')) part.textContent = names[part.dataset.plane];
+    nv.opts.isOrientationTextVisible = this.placed;
+    nv.setRadiologicalConvention(this.placed);
     // The shape of NiiVue's grid: coronal and sagittal plane side by side over the axial one.
     const [x, y, z] = this.lengths.map((length, axis) => length * nv.volumes[0].pixDimsRAS[axis + 1]);
     box.style.setProperty('--it-shape', Math.min(2.5, Math.max(0.8, (x + y) / (y + z))).toFixed(3));
@@ -397,8 +410,10 @@ class Viewer {
     const [x, y, z] = mm;
     const side = (value, positive, negative) => `${Math.abs(value).toFixed(1)} mm ${value < 0 ? negative : positive}`;
     const value = Number(values[0]?.value);
-    this.find('.imagetrove-place').textContent =
-      `${side(x, 'R', 'L')}, ${side(y, 'A', 'P')}, ${side(z, 'S', 'I')}${Number.isFinite(value) ? `: ${Number(value.toPrecision(6))}` : ''}`;
+    this.find('.imagetrove-place').textContent = [
+      this.placed ? `${side(x, 'R', 'L')}, ${side(y, 'A', 'P')}, ${side(z, 'S', 'I')}` : '',
+      Number.isFinite(value) ? Number(value.toPrecision(6)) : '',
+    ].filter((part) => part !== '').join(': ');
   }
 
   // Brings the sliders up to the image's frame and window.
