@@ -208,6 +208,7 @@ def test_an_image_without_a_place_is_as_the_picture_and_has_no_sides(series, own
     browser = browse(series, owner)
     open_viewer(browser)
     seen = canvas(browser)
+    assert browser.run("document.querySelector('[data-view=\"0\"]').getAttribute('aria-pressed')") == "true"
     assert red_is_left_of_blue(seen[len(seen) * 3 // 4])
     assert not has_letters(seen)
     assert "mm" not in browser.run("document.querySelector('.imagetrove-place').textContent")

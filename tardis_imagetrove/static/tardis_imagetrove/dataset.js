@@ -3,6 +3,7 @@
 const AXES = ['sagittal', 'coronal', 'axial']; // by the index of NiiVue's axes: right, front, head
 const PLANES = ['Sagittal', 'Coronal', 'Axial'];
 const PLANES_WITHOUT_PLACE = ['Columns', 'Rows', 'Slices'];
+const SLICES_ONLY = 0; // by NiiVue's kinds of view
 const THREE_PLANES = 3;
 const root = document.getElementById('imagetrove');
 let viewer = null;
@@ -272,11 +273,12 @@ class Viewer {
     for (const part of this.figure.querySelectorAll('[data-plane]')) part.textContent = names[part.dataset.plane];
     nv.opts.isOrientationTextVisible = this.placed;
     nv.setRadiologicalConvention(this.placed);
-    // The shape of NiiVue's grid: coronal and sagittal plane side by side over the axial one.
+    // What is drawn, in mm: coronal and sagittal plane side by side over the axial one, or the slices alone.
     const [x, y, z] = this.lengths.map((length, axis) => length * nv.volumes[0].pixDimsRAS[axis + 1]);
-    box.style.setProperty('--it-shape', Math.min(2.5, Math.max(0.8, (x + y) / (y + z))).toFixed(3));
+    const [width, height] = this.placed ? [x + y, y + z] : [x, y];
+    box.style.setProperty('--it-shape', Math.min(2.5, Math.max(0.8, width / height)).toFixed(3));
     // Lines of less than a pixel are not drawn at all.
-    nv.opts.crosshairWidth = (1.6 * Math.max((x + y) / box.clientWidth, (y + z) / box.clientHeight)) / window.devicePixelRatio;
+    nv.opts.crosshairWidth = (1.6 * Math.max(width / box.clientWidth, height / box.clientHeight)) / window.devicePixelRatio;
     this.control(canvas);
     canvas.focus({ preventScroll: true });
   }
@@ -318,7 +320,6 @@ class Viewer {
   control(canvas) {
     const { nv } = this;
     const image = nv.volumes[0];
-    this.view = THREE_PLANES;
     // In the capturing phase, before NiiVue, whose keys are others.
     if (!this.controlled) {
       this.controlled = true;
@@ -370,7 +371,7 @@ class Viewer {
     for (const part of this.figure.querySelectorAll('[data-for="window"]')) part.hidden = coloured || !(high > low);
     for (const name of ['black', 'white']) Object.assign(this.find(`#imagetrove-${name}`), { min: low, max: high });
     this.find('.imagetrove-controls').hidden = false;
-    this.turnTo(THREE_PLANES);
+    this.turnTo(this.placed ? THREE_PLANES : SLICES_ONLY);
     this.go(this.lengths.map((length) => Math.floor(length / 2)));
     this.told();
   }
