@@ -22,7 +22,7 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 
 from ..errors import PermanentError
 from .frames import remove_comments
-from .private import keep_safe, value_of
+from .private import keep_safe, private_b_value, value_of
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms
 from .rules import Action, action
@@ -331,7 +331,7 @@ class _Deidentifier:
         if siemens_epi:
             yield "the factor of parallel imaging, without which a sidecar's DerivedVendorReportedEchoSpacing is wrong"
         if Option.RETAIN_SAFE_PRIVATE not in profile:
-            if "DiffusionBValue" not in dataset and _private_b_value(dataset) > 0:
+            if "DiffusionBValue" not in dataset and (private_b_value(dataset) or 0) > 0:
                 yield "the diffusion's b-values and directions, which are in private elements"
             if value_of(dataset, "Philips MR Imaging DD 001", 0x2005, 0x0E) is not None:
                 yield "Philips' scale slope, which is a private element: values are those of RescaleSlope"
@@ -342,19 +342,6 @@ class _Deidentifier:
                 yield "the times that standardised uptake values (SUV) are computed from"
             if Option.RETAIN_PATIENT not in profile:
                 yield "the weight that standardised uptake values (SUV) are computed from"
-
-
-def _private_b_value(dataset: Dataset) -> float:
-    for creator, group, element in (
-        ("SIEMENS MR HEADER", 0x0019, 0x0C),
-        ("GEMS_PARM_01", 0x0043, 0x39),
-        ("Philips Imaging DD 001", 0x2001, 0x03),
-        ("Image Private Header", 0x0065, 0x09),
-    ):
-        value = value_of(dataset, creator, group, element)
-        if value is not None:
-            return float(value[0] if isinstance(value, list) else value)
-    return 0.0
 
 
 def _joined(value: object) -> str:

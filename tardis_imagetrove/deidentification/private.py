@@ -72,6 +72,14 @@ SAFE: dict[tuple[str, int], dict[int, tuple[str, tuple[str, ...]]]] = {
     ("Image Private Header", 0x0065): {0x09: ("FD", ()), 0x37: ("FD", ())},  # United Imaging: diffusion
 }
 
+#: Creator, group and element of what holds a b-value.
+B_VALUES = (
+    ("SIEMENS MR HEADER", 0x0019, 0x0C),
+    ("GEMS_PARM_01", 0x0043, 0x39),
+    ("Philips Imaging DD 001", 0x2001, 0x03),
+    ("Image Private Header", 0x0065, 0x09),
+)
+
 #: Values of a CSA image header that stay; all of them numbers but the one of words.
 CSA_VALUES = frozenset(
     (
@@ -120,6 +128,17 @@ def value_of(dataset: Dataset, creator: str, group: int, element: int) -> object
         here = tag.group == group and tag.element & 0xFF == element and tag.element > 0xFF
         if here and _creator(dataset, tag) == creator:
             return _safe_value(dataset[tag], *safe)
+    return None
+
+
+def private_b_value(dataset: Dataset) -> float | None:
+    """Diffusion's b-value in s/mm^2 from where Siemens, GE, Philips or United Imaging keeps it."""
+    for creator, group, element in B_VALUES:
+        value = value_of(dataset, creator, group, element)
+        if value is not None:
+            number = float(value[0] if isinstance(value, list) else value)
+            # GE adds 10^9 where the gradients are those of a table.
+            return number % 100_000 if creator == "GEMS_PARM_01" and number >= 1e9 else number
     return None
 
 

@@ -13,6 +13,7 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from ..deidentification.private import B_VALUES, private_b_value
 from ..dicom import UnreadableFile, field_text, parse_field, read_header
 from ..errors import PermanentError
 from ..parameters import Level, Parameter, Parameters
@@ -91,7 +92,15 @@ _NESTED = ("RadiopharmaceuticalInformationSequence",)
 #: Siemens's CSA image header, with what reserves its block.
 _CSA = ("(0029,0010)", "(0029,1010)", "(0029,0011)", "(0029,1110)")
 
-_OF_EACH_INSTANCE = (*NUMBERS, *WORDS, *_GROUPS, *_NESTED, *_CSA)
+#: Vendors' b-values, with what reserves their blocks.
+_B_VALUES = tuple(
+    f"({group:04x},{number:04x})"
+    for _, group, element in B_VALUES
+    for block in (0x10, 0x11)
+    for number in (block, block << 8 | element)
+)
+
+_OF_EACH_INSTANCE = (*NUMBERS, *WORDS, *_GROUPS, *_NESTED, *_CSA, *_B_VALUES)
 
 
 class MetadataFilter(Filter):
@@ -188,6 +197,10 @@ def _full_name(name: str) -> str:
 def acquisition(headers: list[Dataset]) -> Iterator[Parameter]:
     """The acquisition's numbers, with units, and words, of all instances of a series."""
     told = list(_from_attributes(headers))
+    if not any(parameter.name.startswith("DiffusionBValue") for parameter in told):
+        b_values = {value for header in headers if (value := private_b_value(header)) is not None}
+        if any(b_values):  # 0 alone stands in images of every kind
+            told += _range("DiffusionBValue", sorted(b_values), NUMBERS["DiffusionBValue"])
     yield from told
     yield from _from_siemens(headers, {parameter.name for parameter in told})
 

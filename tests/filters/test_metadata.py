@@ -61,6 +61,33 @@ def test_siemens_private_header_says_what_the_standard_attributes_do_not(siemens
     assert found["BandwidthPerPixelPhaseEncode"] == (19.055, "Hz/pixel")
 
 
+@pytest.mark.parametrize(
+    ("creator", "block", "element", "vr", "values"),
+    [
+        ("SIEMENS MR HEADER", (0x0019, 0x10), 0x0C, "IS", [0, 700, 1400]),
+        ("SIEMENS MR HEADER", (0x0019, 0x11), 0x0C, "UN", [b"0 ", b"700 ", b"1400"]),
+        ("GEMS_PARM_01", (0x0043, 0x10), 0x39, "IS", [[0, 8, 0, 0], [1000000700, 8, 0, 0], [1400, 8, 0, 0]]),
+        ("Philips Imaging DD 001", (0x2001, 0x10), 0x03, "FL", [0.0, 700.0, 1400.0]),
+        ("Image Private Header", (0x0065, 0x10), 0x09, "FD", [0.0, 700.0, 1400.0]),
+    ],
+)
+def test_b_values_are_found_where_each_vendor_keeps_them(phantom, creator, block, element, vr, values):
+    group, number = block
+
+    def add(dataset, value):
+        dataset.add_new((group, number), "LO", creator)
+        dataset.add_new((group, number << 8 | element), vr, value)
+
+    files = phantom()[:6]
+    for path, value in zip(files, values * 2, strict=True):
+        edit(path, lambda dataset, value=value: add(dataset, value))
+    found, _ = told(files)
+    assert found["DiffusionBValueMin"] == (0, "s/mm^2")
+    assert found["DiffusionBValueMax"] == (1400, "s/mm^2")
+    found, _ = told(files[::3])
+    assert not any("DiffusionBValue" in name for name in found)  # 0 in every image says nothing
+
+
 def test_the_standard_attributes_come_before_the_private_ones(siemens):
     for path, value in zip(siemens, (5.0, 995.0), strict=True):
         edit(path, lambda dataset, b=value: dataset.add_new("DiffusionBValue", "FD", b))
