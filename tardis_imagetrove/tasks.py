@@ -32,7 +32,7 @@ def open_spool(folder: str | Path | None = None) -> Spool:
     """The spool in ``folder``, or the site's own.
 
     Raises:
-        ImproperlyConfigured: no folder is named, and none in the settings.
+        ImproperlyConfigured: no folder is named, and none in the settings; or they are of a wrong kind.
     """
     return Spool(folder or settings.spool_path, settings.SPOOL_RESERVE_MIB * 1024**2)
 
@@ -217,8 +217,9 @@ def _broker() -> Iterator:
 
 
 def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
+    named = _named_queue(task)
     try:
         with _broker() as broker:
-            task.apply_async(arguments, retry=False, connection=broker, **_named_queue(task))
+            task.apply_async(arguments, retry=False, connection=broker, **named)
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

@@ -60,7 +60,9 @@ def canvas(browser: Browser) -> np.ndarray:
     """What the canvas shows within its frame of focus, once it has stopped changing."""
     before = None
     # Off the bar that a MyTARDIS may keep over the top of the window.
-    browser.run(f"document.querySelector('{CANVAS}').scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    browser.run(
+        f"document.querySelector('{CANVAS}').scrollIntoView({{block: 'center', behavior: 'instant'}})"
+    )
     for _ in range(50):
         browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         now = np.asarray(browser.picture(CANVAS)).astype(int)[6:-6, 6:-6]
