@@ -104,7 +104,9 @@ class Settings:
         """
         given = getattr(django_settings, "IMAGETROVE", None) or {}
         if not isinstance(given, Mapping):
-            raise ImproperlyConfigured(f"IMAGETROVE must be a dictionary, and is a {type(given).__name__}")
+            raise ImproperlyConfigured(
+                f"IMAGETROVE must be a dictionary, and is of type {type(given).__name__}"
+            )
         return given
 
     def problems(self) -> dict[str, str]:

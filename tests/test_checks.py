@@ -90,7 +90,7 @@ def test_a_mistake_is_named_with_its_setting(settings, changes, id_, words):
 def test_settings_that_are_no_dictionary_are_told(settings, wrong):
     settings.IMAGETROVE = wrong
     (message,) = (m for m in checks.run_checks(tags=["imagetrove"]) if m.id.startswith("imagetrove.E"))
-    assert message.msg.startswith("IMAGETROVE must be a dictionary, and is a ")
+    assert message.msg.startswith("IMAGETROVE must be a dictionary, and is of type ")
 
 
 def test_keys_that_are_no_texts_are_told_beside_others(settings):

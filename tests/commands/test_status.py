@@ -88,7 +88,7 @@ def test_a_setting_of_the_wrong_kind_is_named_and_the_rest_is_told(site, setting
 def test_settings_that_are_no_dictionary_are_told(site, settings):
     settings.IMAGETROVE = ["SPOOL"]
     code, said = run()
-    assert (code, "IMAGETROVE must be a dictionary, and is a list" in said) == (1, True)
+    assert (code, "IMAGETROVE must be a dictionary, and is of type list" in said) == (1, True)
     assert "Series: none" in said
 
 
