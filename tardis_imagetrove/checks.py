@@ -127,17 +127,12 @@ def _check_queues() -> Iterator[checks.CheckMessage]:
 @checks.register("imagetrove", deploy=True)
 def check_broker(**_: object) -> list[checks.CheckMessage]:
     """Whether Celery's broker answers within seconds, and workers listen; by ``check --deploy``: it connects."""
-    from tardis.celery import tardis_app
+    from .tasks import broker_problem, unheard
 
-    from .tasks import unheard
-
-    try:
-        with tardis_app.connection_for_write() as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
-    except Exception as error:  # each transport has its own
+    if problem := broker_problem():
         return [
             checks.Error(
-                f"Celery's broker cannot be reached: {type(error).__name__}: {error}",
+                f"Celery's broker cannot be reached: {problem}",
                 hint="Series wait in the spool meanwhile. See MyTARDIS's setting of the broker's URL.",
                 id="imagetrove.E006",
             )

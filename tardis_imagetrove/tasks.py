@@ -139,6 +139,16 @@ def queues() -> dict[str, str]:
     return {kind: str(getattr(queue, "name", queue)) for kind, queue in routed.items()}
 
 
+def broker_problem() -> str:
+    """Why Celery's broker cannot be reached, told within seconds; empty if it can."""
+    try:
+        with tardis_app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
+    except Exception as error:  # each transport has its own
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def listeners(seconds: float = 2.0) -> dict[str, list[str]] | None:
     """Names of the workers that take work from each of our queues.
 

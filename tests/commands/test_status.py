@@ -202,3 +202,18 @@ def test_without_a_spool_the_records_are_still_told(site, settings, folder):
     assert code == 1
     assert ("is not set" if folder is None else folder) in said
     assert "Series: 1 waiting" in said
+
+
+def test_with_the_broker_away_the_rest_is_still_told(site, monkeypatch):
+    from kombu import Connection
+    from tardis.celery import tardis_app
+
+    away = lambda *_, **__: Connection("amqp://127.0.0.1:1//")  # noqa: E731
+    monkeypatch.setattr(type(tardis_app), "connection_for_write", away)
+    code, said = run()
+    assert code == 1
+    assert "Broker: cannot be reached: " in said
+    assert "Connection refused" in said
+    assert "Series: none" in said
+    code, said = run("--json")
+    assert (code, "Connection refused" in json.loads(said)["broker_problem"]) == (1, True)

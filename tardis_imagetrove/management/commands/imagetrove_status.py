@@ -21,15 +21,15 @@ from ...status import (
     look_at_records,
     look_at_spool,
 )
-from ...tasks import listeners, open_spool, unheard
+from ...tasks import broker_problem, listeners, open_spool, unheard
 
 
 class Command(BaseCommand):
     help = (
         "How the received series stand: counts, what waits or is held and why, filters that failed, the spool. "
         "Ends with status 0 if all is well, with 1 if a series is held, a filter has failed, no worker takes work "
-        "from a queue, a setting is of the wrong kind, or the spool or the database cannot be asked. What waits goes "
-        "on by itself and is no failure."
+        "from a queue, a setting is of the wrong kind, or the spool, the database or the broker cannot be asked. "
+        "What waits goes on by itself and is no failure."
     )
     requires_system_checks = []  # it is for when something is wrong
 
@@ -55,8 +55,9 @@ class Command(BaseCommand):
         except DatabaseError as error:
             problem = str(error).strip() or type(error).__name__
         wrong = list(settings.problems().values())
+        unreachable = broker_problem()
         try:
-            heard = listeners()
+            heard = None if unreachable else listeners()
             silent = unheard(heard) if heard else []
         except ImproperlyConfigured:  # a queue's name, told with the settings
             heard, silent = None, []
@@ -67,14 +68,17 @@ class Command(BaseCommand):
             and not spool.problem
             and not silent
             and not wrong
+            and not unreachable
         )
         if json:
-            self._write_json(spool, admission, records, problem, well, heard, wrong)
+            self._write_json(spool, admission, records, problem, unreachable, well, heard, wrong)
         else:
             for words in wrong:
                 if words != spool.problem:
                     self.stdout.write(f"Settings: {words}")
             self._write_text(spool, admission, records, problem)
+            if unreachable:
+                self.stdout.write(f"Broker: cannot be reached: {unreachable}")
             self._write_workers(heard, silent)
         if not well:
             raise SystemExit(1)
@@ -92,6 +96,7 @@ class Command(BaseCommand):
         admission: AdmissionStatus | None,
         records: Records | None,
         problem: str,
+        unreachable: str,
         well: bool,
         heard: dict[str, list[str]] | None,
         wrong: list[str],
@@ -105,6 +110,7 @@ class Command(BaseCommand):
             },
             "admission": asdict(admission) if admission else None,
             "database_problem": problem,
+            "broker_problem": unreachable,
             "workers": heard,
             **(asdict(records) if records else {}),
         }
