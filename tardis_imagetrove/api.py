@@ -27,6 +27,9 @@ from .mytardis import mytardis
 #: is the operators' business: it may name a storage box, or the title where late files would go.
 _ENDED = (Series.State.DONE, Series.State.PARTIAL)
 
+_OFFSET_DIGITS = 18
+"""More make a number that databases cannot count to."""
+
 
 def is_staff(request: HttpRequest) -> bool:
     """Whether the visitor may see everything here and have it tried again."""
@@ -39,7 +42,10 @@ class SignedIn(MyTardisAuthentication):
     def is_authenticated(self, request: HttpRequest, **kwargs: object) -> bool | HttpResponse:
         if not hasattr(request.user, "allowed_tokens"):
             request.user.allowed_tokens = []  # which MyTARDIS takes for granted
-        answer = super().is_authenticated(request, **kwargs)
+        try:
+            answer = super().is_authenticated(request, **kwargs)
+        except ValueError:  # a name with a NUL, which PostgreSQL refuses to be asked for
+            return False
         return answer if answer is not True else request.user.is_authenticated and request.user.is_active
 
 
@@ -85,7 +91,16 @@ class ReadOnlyResource(ModelResource):
         for name, values in bundle.request.GET.lists():
             if any("\0" in value for value in values):  # which PostgreSQL takes in no text
                 raise BadRequest(f"{name}: a value cannot hold a NUL character")
+            if name == "offset" and any(len(value) > _OFFSET_DIGITS for value in values):
+                raise BadRequest(f"{name}: a number has at most {_OFFSET_DIGITS} digits")
         return super().obj_get_list(bundle, **kwargs)
+
+    def get_multiple(self, request: HttpRequest, **kwargs: object) -> HttpResponse:
+        self.is_authenticated(request)
+        for pk in str(kwargs["pk_list"]).split(";"):
+            if not pk.isdecimal():
+                raise BadRequest(f"{pk!r} is not an id")
+        return super().get_multiple(request, **kwargs)
 
     def unauthorized_result(self, exception: Exception) -> None:
         raise ImmediateHttpResponse(response=http.HttpForbidden())
@@ -154,10 +169,15 @@ class SeriesAppResource(ReadOnlyResource):
         for name, value in applicable_filters.items():
             if name.startswith("series_uid__"):
                 how = name.removeprefix("series_uid__")
-                public = Q(**{f"shown_uid__{how}": value})
+                public = Q(**{f"shown_uid__{how}": value}) & ~Q(shown_uid="")
                 own = Q(**{name: value})
                 found = found.filter(public | (own if is_staff(request) else own & Q(shown_uid="")))
         return found
+
+    def apply_sorting(self, obj_list: QuerySet[Series], options: QueryDict | None = None) -> QuerySet[Series]:
+        # The last word is the id's, or pages of those of one state would repeat some and leave out others.
+        found = super().apply_sorting(obj_list, options)
+        return found.order_by(*found.query.order_by, "-pk")
 
     def dehydrate(self, bundle: Bundle) -> Bundle:
         series: Series = bundle.obj

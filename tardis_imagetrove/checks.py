@@ -6,7 +6,7 @@ Their ids are stable and listed in ``docs/install.md``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from django.core import checks
@@ -21,15 +21,8 @@ from .mytardis.parameters import schema_problem
 from .parameters import Level
 from .senders import configured_senders, instruments_without_senders
 
-#: Settings that are numbers, with the smallest value that makes sense.
-_NUMBERS = {
-    "SPOOL_RESERVE_MIB": 0,
-    "QUIET_SECONDS": 0,
-    "COMMITMENT_WAIT_SECONDS": 0,
-    "STALL_SECONDS": 1,
-    "RETRY_SECONDS": 1,
-    "RETRY_SECONDS_MAX": 1,
-}
+#: Settings of which the receiver knows nothing.
+_WORKERS_ALONE = ("SCRATCH", "INGEST_QUEUE", "CONVERT_QUEUE", "FILTERS")
 
 
 #: Tag of what must be right for receiving; what only workers need keeps no receiver from starting.
@@ -39,17 +32,23 @@ RECEIVING = "imagetrove_receiving"
 @checks.register("imagetrove", RECEIVING)
 def check_settings(**_: object) -> list[checks.CheckMessage]:
     """The ``IMAGETROVE`` setting: its keys and types."""
-    return [*_check_keys(), *_check_numbers()]
+    return [*_check_keys(), *_check_kinds(name for name in settings.problems() if name not in _WORKERS_ALONE)]
 
 
 @checks.register("imagetrove")
 def check_what_settings_name(**_: object) -> list[checks.CheckMessage]:
     """The folders, filters and queues that the ``IMAGETROVE`` setting names."""
-    return [*_check_folders(), *_check_filters(), *_check_queues()]
+    if "IMAGETROVE" in settings.problems():
+        return []
+    # What is wrong with FILTERS is told with the filters.
+    kinds = _check_kinds(("SCRATCH", "INGEST_QUEUE", "CONVERT_QUEUE"))
+    return [*kinds, *_check_folders(), *_check_filters(), *_check_queues()]
 
 
 def _check_keys() -> Iterator[checks.CheckMessage]:
-    for key in sorted(settings.given().keys() - DEFAULTS.keys()):
+    if "IMAGETROVE" in settings.problems():
+        return
+    for key in sorted(settings.given().keys() - DEFAULTS.keys(), key=repr):
         yield checks.Error(
             f"IMAGETROVE[{key!r}] is no setting of this app.",
             hint=f"The settings are {', '.join(sorted(DEFAULTS))}.",
@@ -57,25 +56,23 @@ def _check_keys() -> Iterator[checks.CheckMessage]:
         )
 
 
-def _check_numbers() -> Iterator[checks.CheckMessage]:
-    for key, least in _NUMBERS.items():
-        value = getattr(settings, key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-            yield checks.Error(
-                f"IMAGETROVE[{key!r}] is {value!r}: it must be a number of at least {least}.",
-                id="imagetrove.E002",
-            )
+def _check_kinds(names: Iterable[str]) -> Iterator[checks.CheckMessage]:
+    problems = settings.problems()
+    for name in names:
+        if name in problems:
+            yield checks.Error(f"{problems[name]}.", id="imagetrove.E002")
 
 
 def _check_folders() -> Iterator[checks.CheckMessage]:
-    if not settings.SPOOL:
+    problems = settings.problems()
+    if "SPOOL" not in problems and not settings.SPOOL:
         yield checks.Error(
             "IMAGETROVE['SPOOL'] is not set.",
             hint="Name the folder in which received files wait until they are archived.",
             id="imagetrove.E003",
         )
     for key in ("SPOOL", "SCRATCH"):
-        value = getattr(settings, key)
+        value = None if key in problems else getattr(settings, key)
         if not value:
             continue
         if not _can_be_written(Path(value)):
@@ -92,8 +89,11 @@ def _check_folders() -> Iterator[checks.CheckMessage]:
 
 def _can_be_written(folder: Path) -> bool:
     """Whether the folder, or the one in which it would be made, can be written."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+    except OSError:  # its name is too long, or this user may not look there
+        return False
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -113,13 +113,10 @@ def _check_queues() -> Iterator[checks.CheckMessage]:
 
     conf = tardis_app.conf
     named = {getattr(queue, "name", queue) for queue in conf.task_queues or ()}
+    problems = settings.problems()
     for key in ("INGEST_QUEUE", "CONVERT_QUEUE"):
-        queue = getattr(settings, key)
-        if queue is not None and (not isinstance(queue, str) or not queue):
-            yield checks.Error(
-                f"IMAGETROVE[{key!r}] is {queue!r}: it must be a queue's name, or None.", id="imagetrove.E002"
-            )
-        elif queue and not conf.task_create_missing_queues and queue not in named:
+        queue = None if key in problems else getattr(settings, key)
+        if queue and not conf.task_create_missing_queues and queue not in named:
             yield checks.Error(
                 f"IMAGETROVE[{key!r}]: Celery knows no queue {queue!r}, and is set to make none.",
                 hint="Add it to Celery's setting of task queues.",
@@ -130,21 +127,18 @@ def _check_queues() -> Iterator[checks.CheckMessage]:
 @checks.register("imagetrove", deploy=True)
 def check_broker(**_: object) -> list[checks.CheckMessage]:
     """Whether Celery's broker answers within seconds, and workers listen; by ``check --deploy``: it connects."""
-    from tardis.celery import tardis_app
+    from .tasks import broker_problem, unheard
 
-    from .tasks import unheard
-
-    try:
-        with tardis_app.connection_for_write() as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
-    except Exception as error:  # each transport has its own
+    if problem := broker_problem():
         return [
             checks.Error(
-                f"Celery's broker cannot be reached: {type(error).__name__}: {error}",
+                f"Celery's broker cannot be reached: {problem}",
                 hint="Series wait in the spool meanwhile. See MyTARDIS's setting of the broker's URL.",
                 id="imagetrove.E006",
             )
         ]
+    if {"IMAGETROVE", "INGEST_QUEUE", "CONVERT_QUEUE"} & settings.problems().keys():
+        return []  # told by the check of settings
     return [
         checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W008", hint="Series wait meanwhile.")
         for words in unheard()

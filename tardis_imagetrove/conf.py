@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +49,79 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+#: The numbers, with the smallest value that makes sense; the largest is where clocks and disks still can count.
+_LEAST = {
+    "SPOOL_RESERVE_MIB": 0,
+    "QUIET_SECONDS": 0,
+    "COMMITMENT_WAIT_SECONDS": 0,
+    "STALL_SECONDS": 1,
+    "RETRY_SECONDS": 1,
+    "RETRY_SECONDS_MAX": 1,
+}
+_MOST = 10**9
+
+
+def _wanted(name: str, value: Any) -> str:
+    """What a setting must be, where ``value`` is not; a filter's options are looked at with the filter."""
+    if name in _LEAST:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # The other way round NaN would pass.
+        fits = is_number and _LEAST[name] <= value <= _MOST
+        return "" if fits else f"a number of at least {_LEAST[name]}, and at most {_MOST}"
+    if name in ("SPOOL", "SCRATCH"):
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        fits = value is None or (isinstance(path, str) and "\0" not in path)
+        return "" if fits else "a folder's path"
+    if name in ("INGEST_QUEUE", "CONVERT_QUEUE"):
+        return "" if value is None or (isinstance(value, str) and value) else "a queue's name, or None"
+    if name == "FILTERS":
+        fits = isinstance(value, (list, tuple)) and all(isinstance(path, str) for path in value)
+        return "" if fits else "a list of dotted paths"
+    return ""
+
+
 class Settings:
-    """Attribute access to ``IMAGETROVE`` over :data:`DEFAULTS`; reads Django's settings each time."""
+    """Attribute access to ``IMAGETROVE`` over :data:`DEFAULTS`; reads Django's settings each time.
+
+    Raises:
+        ImproperlyConfigured: by each attribute, if its value is of the wrong kind; the text names it.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
             raise AttributeError(f"IMAGETROVE has no setting {name!r}")
-        return self.given().get(name, DEFAULTS[name])
+        value = self.given().get(name, DEFAULTS[name])
+        if wanted := _wanted(name, value):
+            raise ImproperlyConfigured(f"IMAGETROVE[{name!r}] is {reprlib.repr(value)}: it must be {wanted}")
+        return value
 
     @staticmethod
-    def given() -> dict[str, Any]:
-        """What the site has set."""
-        return getattr(django_settings, "IMAGETROVE", None) or {}
+    def given() -> Mapping[str, Any]:
+        """What the site has set.
+
+        Raises:
+            ImproperlyConfigured: ``IMAGETROVE`` is no dictionary.
+        """
+        given = getattr(django_settings, "IMAGETROVE", None) or {}
+        if not isinstance(given, Mapping):
+            raise ImproperlyConfigured(
+                f"IMAGETROVE must be a dictionary, and is of type {type(given).__name__}"
+            )
+        return given
+
+    def problems(self) -> dict[str, str]:
+        """Words for each setting of the wrong kind, by its name; by ``IMAGETROVE`` if it is no dictionary."""
+        try:
+            self.given()
+        except ImproperlyConfigured as error:
+            return {"IMAGETROVE": str(error)}
+        found = {}
+        for name in DEFAULTS:
+            try:
+                getattr(self, name)
+            except ImproperlyConfigured as error:
+                found[name] = str(error)
+        return found
 
     @property
     def spool_path(self) -> Path:

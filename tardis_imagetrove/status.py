@@ -101,6 +101,8 @@ def look_at_spool(spool: Spool) -> SpoolStatus:
     oldest: tuple[float, str] | None = None
     try:
         free = spool.free_bytes()
+        if not spool.root.is_dir():
+            return SpoolStatus(folder, problem=f"{folder} is not a folder")
         for uid in spool.series_uids() if spool.series_root.exists() else ():
             waiting = 0
             for file in spool.files(uid):

@@ -32,7 +32,7 @@ def open_spool(folder: str | Path | None = None) -> Spool:
     """The spool in ``folder``, or the site's own.
 
     Raises:
-        ImproperlyConfigured: no folder is named, and none in the settings.
+        ImproperlyConfigured: no folder is named, and none in the settings; or they are of a wrong kind.
     """
     return Spool(folder or settings.spool_path, settings.SPOOL_RESERVE_MIB * 1024**2)
 
@@ -139,6 +139,16 @@ def queues() -> dict[str, str]:
     return {kind: str(getattr(queue, "name", queue)) for kind, queue in routed.items()}
 
 
+def broker_problem() -> str:
+    """Why Celery's broker cannot be reached, told within seconds; empty if it can."""
+    try:
+        with tardis_app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
+    except Exception as error:  # each transport has its own
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def listeners(seconds: float = 2.0) -> dict[str, list[str]] | None:
     """Names of the workers that take work from each of our queues.
 
@@ -217,8 +227,9 @@ def _broker() -> Iterator:
 
 
 def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
+    named = _named_queue(task)
     try:
         with _broker() as broker:
-            task.apply_async(arguments, retry=False, connection=broker, **_named_queue(task))
+            task.apply_async(arguments, retry=False, connection=broker, **named)
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error

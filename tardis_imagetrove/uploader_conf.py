@@ -488,10 +488,16 @@ def _mentions_a_variable(value: Value) -> bool:
 
 @dataclass(frozen=True)
 class UploaderInstrument:
-    """One instrument's block; None is what the block does not say."""
+    """One instrument's block; None is what the block does not say.
+
+    Attributes:
+        place: where the block begins.
+        places: where each of its settings stands, by its key.
+    """
 
     name: str
     place: Place
+    places: Mapping[str, Place]
     instrument: tuple[tuple[str, str], ...]
     experiment_title: tuple[str, ...]
     dataset_title: tuple[str, ...]
@@ -670,7 +676,8 @@ def _instrument(settings: Settings, name: str) -> tuple[UploaderInstrument | Non
     absent = [key for key in _KEYS if key not in own]
     if absent:
         notes.append(Note(Severity.WARNING, f"{place}: {name}: does not say {', '.join(absent)}"))
-    return UploaderInstrument(name=name, place=place, **known), notes  # type: ignore[arg-type]
+    places = {key: own[key].place for key in known}
+    return UploaderInstrument(name=name, place=place, places=places, **known), notes  # type: ignore[arg-type]
 
 
 def _unknown_key(key: str, where: str) -> tuple[Severity, str]:

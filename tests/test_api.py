@@ -259,6 +259,56 @@ def test_a_filter_that_no_database_can_take_is_named(people, query):
     assert answer.json() == {"error": f"{name}: a value cannot hold a NUL character"}
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (f"{SERIES}?offset={10**30}", "offset: a number has at most 18 digits"),
+        (f"{INSTRUMENTS}?offset={10**30}", "offset: a number has at most 18 digits"),
+        (f"{SERIES}set/1;a/", "'a' is not an id"),
+        (f"{INSTRUMENTS}set/1;;2/", "'' is not an id"),
+    ],
+)
+def test_what_is_no_number_of_the_databases_is_named(people, path, words):
+    answer = people["staff"].get(path)
+    assert (answer.status_code, answer.json()) == (400, {"error": words})
+    assert people["nobody"].get(path).status_code == 401
+
+
+def test_an_offset_beyond_the_end_is_an_empty_page(people, ingest):
+    ingest()
+    answer = people["staff"].get(f"{SERIES}?offset={10**18 - 1}")
+    assert (answer.status_code, answer.json()["objects"]) == (200, [])
+
+
+def test_a_set_of_series_is_shown_as_each_of_them(people, ingest):
+    theirs, others = ingest("12345"), ingest("54321")
+    found = people["member"].get(f"{SERIES}set/{theirs.pk};{others.pk}/").json()
+    assert ([one["id"] for one in found["objects"]], found["not_found"]) == ([theirs.pk], [str(others.pk)])
+
+
+def test_no_uid_finds_no_series(people, ingest):
+    ingest()
+    for query in ("?series_uid=", "?series_uid__in=", "?series_uid__in=,"):
+        assert listed(people["staff"], query) == listed(people["member"], query) == []
+
+
+@pytest.mark.parametrize("order", ["state", "-state"])
+def test_pages_of_many_in_one_state_are_in_one_order(people, order):
+    for number in range(7):
+        note(f"1.2.{number}", Series.State.HELD, "why")
+    pages = [
+        people["staff"].get(f"{SERIES}?order_by={order}&limit=3&offset={start}").json()["objects"]
+        for start in (0, 3, 6)
+    ]
+    ids = [one["id"] for page in pages for one in page]
+    assert ids == sorted(Series.objects.values_list("pk", flat=True), reverse=True)
+
+
+def test_a_name_that_no_database_can_take_is_nobodys(people):
+    header = "Basic " + b64encode(b"st\0aff:staff").decode()
+    assert people["nobody"].get(SERIES, HTTP_AUTHORIZATION=header).status_code == 401
+
+
 def test_a_longer_list_takes_no_more_queries(people, projects, ingest):
     def queries(name: str) -> int:
         people[name].get(SERIES)  # what MyTARDIS looks up once

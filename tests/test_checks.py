@@ -68,11 +68,41 @@ def test_a_sound_site_has_nothing_to_be_told(settings, tmp_path):
         ),
         ({"FILTER_OPTIONS": ["nifti"]}, "imagetrove.E008", "is no dictionary"),
         ({"CONVERT_QUEUE": ""}, "imagetrove.E002", "IMAGETROVE['CONVERT_QUEUE'] is ''"),
+        ({"CONVERT_QUEUE": ["a"]}, "imagetrove.E002", "IMAGETROVE['CONVERT_QUEUE'] is ['a']"),
+        ({"SPOOL": 5}, "imagetrove.E002", "IMAGETROVE['SPOOL'] is 5: it must be a folder's path"),
+        ({"SPOOL": b"/spool"}, "imagetrove.E002", "IMAGETROVE['SPOOL'] is b'/spool'"),
+        ({"SPOOL": "/a\0b"}, "imagetrove.E002", "IMAGETROVE['SPOOL'] is '/a\\x00b'"),
+        ({"SPOOL": "/a" * 9000}, "imagetrove.E004", "cannot be written"),
+        ({"SCRATCH": ["/tmp"]}, "imagetrove.E002", "IMAGETROVE['SCRATCH'] is ['/tmp']"),
+        ({"FILTERS": None}, "imagetrove.E005", "IMAGETROVE['FILTERS'] is None: it must be a list"),
+        ({"FILTERS": "a.B"}, "imagetrove.E005", "IMAGETROVE['FILTERS'] is 'a.B': it must be a list"),
+        ({"FILTERS": [5]}, "imagetrove.E005", "IMAGETROVE['FILTERS'] is [5]: it must be a list"),
+        ({"QUIET_SECONDS": float("nan")}, "imagetrove.E002", "IMAGETROVE['QUIET_SECONDS'] is nan"),
+        ({"RETRY_SECONDS": 10**400}, "imagetrove.E002", "IMAGETROVE['RETRY_SECONDS'] is 1000"),
     ],
 )
 def test_a_mistake_is_named_with_its_setting(settings, changes, id_, words):
     messages = found(settings, **changes)
     assert words in messages[id_]
+
+
+@pytest.mark.parametrize("wrong", [5, ["SPOOL"], "SPOOL"])
+def test_settings_that_are_no_dictionary_are_told(settings, wrong):
+    settings.IMAGETROVE = wrong
+    (message,) = (m for m in checks.run_checks(tags=["imagetrove"]) if m.id.startswith("imagetrove.E"))
+    assert message.msg.startswith("IMAGETROVE must be a dictionary, and is of type ")
+
+
+def test_keys_that_are_no_texts_are_told_beside_others(settings):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, None: 1, "SPOOLL": 2}
+    told = " ".join(m.msg for m in checks.run_checks(tags=["imagetrove"]) if m.id == "imagetrove.E001")
+    assert "IMAGETROVE[None] is no setting" in told
+    assert "IMAGETROVE['SPOOLL'] is no setting" in told
+
+
+def test_a_queue_of_the_wrong_kind_does_not_stop_the_check_of_the_broker(settings):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "INGEST_QUEUE": ["a"]}
+    assert "imagetrove.E002" in {m.id for m in checks.run_checks(include_deployment_checks=True)}
 
 
 @pytest.mark.parametrize("key", ["SPOOL", "SCRATCH"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..conf import settings
@@ -60,7 +61,11 @@ def survey(paths: Iterable[str] | None = None) -> Survey:
     """What :func:`load` finds, mistakes included; raises nothing."""
     filters: dict[str, Filter] = {}
     setting_problems, entry_point_problems = [], []
-    for path in settings.FILTERS if paths is None else paths:
+    try:
+        named = settings.FILTERS if paths is None else paths
+    except ImproperlyConfigured as error:
+        named, setting_problems = (), [str(error)]
+    for path in named:
         try:
             _add(filters, f"IMAGETROVE['FILTERS']: {path}", lambda path=path: import_string(path))
         except PermanentError as error:

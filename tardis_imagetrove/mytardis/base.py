@@ -13,6 +13,7 @@ from typing import IO
 
 from django.contrib.auth.models import User
 from django.core.files import File
+from django.core.files.storage import FileSystemStorage
 from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -145,6 +146,18 @@ def _storage_of(box):  # noqa: ANN001, ANN202 (a StorageBox and its Django stora
     return storage
 
 
+def _demand_folder(storage, box) -> None:  # noqa: ANN001 (a Django storage and its StorageBox)
+    """Django would make it anew: on another disk, where it is out of sight once the box's own is mounted.
+
+    Raises:
+        RetriableError: the folder of a box on a file system is not there.
+    """
+    if isinstance(storage, FileSystemStorage) and not Path(storage.location).exists():
+        raise RetriableError(
+            f"storage box {box}: its folder {storage.location} does not exist: is its disk mounted?"
+        )
+
+
 def _make_durable(storage, name: str) -> None:  # noqa: ANN001 (a Django storage)
     """Have what was written survive a power cut, as far as it is on a disk of ours."""
     try:
@@ -259,6 +272,7 @@ class MyTardis(ABC):
         """
         storage, box = self._storage(record.dataset_id, box_id)
         with self._box_errors(box, record.uri):
+            _demand_folder(storage, box)
             self._remove_orphan(storage, box, record.uri)
             stream = Summing(chunks)
             try:

@@ -144,6 +144,18 @@ database = pytest.mark.django_db(transaction=True)
 
 
 @database
+@pytest.mark.parametrize("wrong", [{"CONVERT_QUEUE": ["a"]}, {"STALL_SECONDS": "x"}])
+def test_a_setting_of_the_wrong_kind_is_named(archived, settings, wrong):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, **wrong}
+    (name,) = wrong
+    assert f"IMAGETROVE[{name!r}] is " in refused("--all")
+
+
+def test_settings_that_are_no_dictionary_are_named(settings, tmp_path):
+    settings.IMAGETROVE = 5
+    assert "IMAGETROVE must be a dictionary" in refused(str(tmp_path), "--out", str(tmp_path / "out"))
+
+
 def test_what_is_up_to_date_is_not_run_again(archived, working):
     said = convert("--all")
     assert "0 runs of 0 series to be done; 3 up to date" in said

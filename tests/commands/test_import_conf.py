@@ -121,10 +121,19 @@ def test_what_can_be_imported_is_and_the_status_says_that_something_was_left_out
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_what_the_model_refuses_is_told_by_instrument_and_field(run, admin, dry_run):
+def test_what_the_model_refuses_is_told_by_the_settings_line_and_name(run, admin, dry_run):
+    wrong = TWO.replace("http://example.edu/schema/2", "schema two", 1).replace(
+        "University of Example", "U" * 401, 1
+    )
     with pytest.raises(CommandError) as error:
-        run(TWO.replace("http://example.edu/schema/2", "schema two", 1), dry_run=dry_run)
-    assert "Skyra: schema_dataset: Enter a valid URL." in str(error.value)
+        run(wrong, dry_run=dry_run)
+    for key, words in (
+        ("schema_dataset", "Enter a valid URL."),
+        ("default_institution_name", "Ensure this value has at most 400 characters"),
+    ):
+        line = next(number for number, text in enumerate(wrong.splitlines(), 1) if key in text)
+        assert f"imagetrove_uploader.conf:{line}:5: Skyra.{key}: {words}" in str(error.value)
+    assert "2 things left out" in str(error.value)
     assert "Prisma: " + "would be " * dry_run + "created" in str(error.value)
 
 
@@ -137,6 +146,29 @@ def test_new_instruments_need_an_owner_who_exists(run, django_user_model):
     run(TWO, owner="facility")
     assert {one["owner_id"] for one in kept()} == {owner.pk}
     assert "Skyra: unchanged" in run(TWO)  # those that exist need none
+
+
+def test_a_user_that_no_database_can_take_is_nobody(run, admin):
+    with pytest.raises(CommandError, match="Skyra: it is new, .* give --owner USERNAME"):
+        run(TWO.replace('"admin"', r'"ad\u0000min"'))
+
+
+def test_an_instrument_that_was_renamed_in_admin_is_not_doubled_without_a_word(run, admin):
+    said = run(TWO)
+    assert "is the same as" not in said
+    InstrumentConfiguration.objects.filter(name="Skyra").update(name="Skyra 3T")
+    for dry_run in (True, False, False):
+        said = run(TWO, dry_run=dry_run)
+        assert ":7:5: Skyra.instrument: is the same as that of Skyra 3T: series that match" in said
+        assert "Prisma.instrument" not in said
+    InstrumentConfiguration.objects.filter(name="Skyra 3T").update(enabled=False)
+    assert "is the same as" not in run(TWO)
+
+
+def test_two_blocks_that_recognise_the_same_images_are_told(run, admin):
+    said = run(TWO.replace('["ManufacturerModelName", "Prisma"]', '["ManufacturerModelName", "Skyra"]'))
+    assert "Skyra.instrument: is the same as that of Prisma" in said
+    assert "Prisma.instrument: is the same as that of Skyra" in said
 
 
 def test_a_file_that_cannot_be_read_is_told_with_its_place(run, admin):

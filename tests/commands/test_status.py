@@ -56,6 +56,42 @@ def test_a_spool_that_was_never_used_is_well_and_is_not_made(site, settings, tmp
     assert not (tmp_path / "series").exists()
 
 
+def test_a_spool_that_is_a_file_is_told(site, settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    settings.IMAGETROVE = {"SPOOL": str(tmp_path / "file")}
+    code, said = run()
+    assert (code, f"{tmp_path}/file is not a folder" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SPOOL", 5),
+        ("SPOOL", "/a\0b"),
+        ("SPOOL_RESERVE_MIB", "512"),
+        ("STALL_SECONDS", float("nan")),
+        ("CONVERT_QUEUE", ["a"]),
+        ("SCRATCH", 5),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named_and_the_rest_is_told(site, settings, name, value):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, name: value}
+    code, said = run()
+    assert code == 1
+    assert said.count(f"IMAGETROVE[{name!r}] is ") == 1
+    assert "Series: none" in said
+    code, said = run("--json")
+    assert code == 1
+    assert f"IMAGETROVE[{name!r}] is " in json.loads(said)["settings_problems"][0]
+
+
+def test_settings_that_are_no_dictionary_are_told(site, settings):
+    settings.IMAGETROVE = ["SPOOL"]
+    code, said = run()
+    assert (code, "IMAGETROVE must be a dictionary, and is of type list" in said) == (1, True)
+    assert "Series: none" in said
+
+
 def test_what_waits_is_listed_and_is_no_failure(site, tmp_path):
     paths = phantom(tmp_path / "in", slices=3)
     deliver(site, *paths)
@@ -166,3 +202,18 @@ def test_without_a_spool_the_records_are_still_told(site, settings, folder):
     assert code == 1
     assert ("is not set" if folder is None else folder) in said
     assert "Series: 1 waiting" in said
+
+
+def test_with_the_broker_away_the_rest_is_still_told(site, monkeypatch):
+    from kombu import Connection
+    from tardis.celery import tardis_app
+
+    away = lambda *_, **__: Connection("amqp://127.0.0.1:1//")  # noqa: E731
+    monkeypatch.setattr(type(tardis_app), "connection_for_write", away)
+    code, said = run()
+    assert code == 1
+    assert "Broker: cannot be reached: " in said
+    assert "Connection refused" in said
+    assert "Series: none" in said
+    code, said = run("--json")
+    assert (code, "Connection refused" in json.loads(said)["broker_problem"]) == (1, True)

@@ -92,6 +92,9 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(f"--deidentify: {error}.") from error
         self.failures: list[str] = []
+        problems = settings.problems()
+        if problems and (not folder or "IMAGETROVE" in problems):  # a folder needs few of them
+            raise CommandError("\n".join(problems.values()))
         wanted = self._filters(filters)
         if folder and out:
             self._convert_folder(folder, out, wanted, force, profile)

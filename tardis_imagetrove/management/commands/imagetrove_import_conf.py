@@ -15,7 +15,9 @@ from ...models import InstrumentConfiguration, Sender
 from ...uploader_conf import ConfError, Severity, UploaderConf, UploaderInstrument, interpret, load
 
 #: What a block says and a configuration keeps, by the one name that both have for it.
-_FIELDS = tuple(field.name for field in fields(UploaderInstrument) if field.name not in ("name", "place"))
+_FIELDS = tuple(
+    field.name for field in fields(UploaderInstrument) if field.name not in ("name", "place", "places")
+)
 
 
 class Command(BaseCommand):
@@ -52,11 +54,19 @@ class Command(BaseCommand):
             try:
                 outcome = self._import(instrument, self._owner(conf, owner), dry_run)
             except ValidationError as error:
-                left_out += 1
-                self._complain(f"{instrument.place}: {instrument.name}: {_words(error)}")
+                for words in _words(instrument, error):
+                    left_out += 1
+                    self._complain(words)
             else:
                 names.append(instrument.name)
                 self.stdout.write(f"{instrument.name}: {outcome}")
+        for instrument in conf.instruments:
+            if instrument.name in names and (others := _of_the_same_images(instrument, names, conf)):
+                self.stdout.write(
+                    f"{Severity.WARNING.value}: {instrument.places['instrument']}: {instrument.name}.instrument: is the"
+                    f" same as that of {', '.join(others)}: series that match more than one instrument are held."
+                    " If it was renamed in admin, rename it in the file as well"
+                )
         having = set(Sender.objects.values_list("configuration__name", flat=True))
         if without := [name for name in names if name not in having]:
             self.stdout.write(
@@ -77,7 +87,9 @@ class Command(BaseCommand):
 
     @staticmethod
     def _owner(conf: UploaderConf, named: str | None) -> User | None:
-        return User.objects.filter(username=named or conf.user).first()
+        name = named or conf.user
+        # PostgreSQL refuses to be asked for a NUL.
+        return None if "\0" in name else User.objects.filter(username=name).first()
 
     @staticmethod
     def _import(instrument: UploaderInstrument, owner: User | None, dry_run: bool) -> str:
@@ -110,6 +122,21 @@ class Command(BaseCommand):
         return f"{would}created" if made else f"{would}updated ({', '.join(changed)})"
 
 
+def _of_the_same_images(instrument: UploaderInstrument, names: list[str], conf: UploaderConf) -> list[str]:
+    """Other enabled instruments that are recognised by the same pairs: in the database, or in the file."""
+    pairs = sorted(instrument.instrument)
+    others = InstrumentConfiguration.objects.exclude(name__in=names).filter(enabled=True)
+    found = [one.name for one in others if sorted(map(tuple, one.instrument)) == pairs]
+    return sorted(
+        found
+        + [
+            one.name
+            for one in conf.instruments
+            if one.name in names and one.name != instrument.name and sorted(one.instrument) == pairs
+        ]
+    )
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
@@ -119,7 +146,11 @@ def _as_json(value: object) -> object:
     return [_as_json(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _words(error: ValidationError) -> str:
+def _words(instrument: UploaderInstrument, error: ValidationError) -> list[str]:
+    """What keeps an instrument from its import, each with the place of the setting in the file."""
     if not hasattr(error, "error_dict"):
-        return " ".join(error.messages)
-    return "; ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
+        return [f"{instrument.place}: {instrument.name}: {' '.join(error.messages)}"]
+    return [
+        f"{instrument.places.get(name, instrument.place)}: {instrument.name}.{name}: {' '.join(texts)}"
+        for name, texts in error.message_dict.items()
+    ]

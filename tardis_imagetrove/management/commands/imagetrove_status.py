@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError
 
+from ...conf import settings
 from ...models import FilterRun, Series
 from ...status import (
     ATTENTION,
@@ -20,14 +21,15 @@ from ...status import (
     look_at_records,
     look_at_spool,
 )
-from ...tasks import listeners, open_spool, unheard
+from ...tasks import broker_problem, listeners, open_spool, unheard
 
 
 class Command(BaseCommand):
     help = (
         "How the received series stand: counts, what waits or is held and why, filters that failed, the spool. "
         "Ends with status 0 if all is well, with 1 if a series is held, a filter has failed, no worker takes work "
-        "from a queue, or the spool or the database cannot be asked. What waits goes on by itself and is no failure."
+        "from a queue, a setting is of the wrong kind, or the spool, the database or the broker cannot be asked. "
+        "What waits goes on by itself and is no failure."
     )
     requires_system_checks = []  # it is for when something is wrong
 
@@ -52,19 +54,31 @@ class Command(BaseCommand):
             records = look_at_records(state or ATTENTION)
         except DatabaseError as error:
             problem = str(error).strip() or type(error).__name__
-        heard = listeners()
-        silent = unheard(heard) if heard else []
+        wrong = list(settings.problems().values())
+        unreachable = broker_problem()
+        try:
+            heard = None if unreachable else listeners()
+            silent = unheard(heard) if heard else []
+        except ImproperlyConfigured:  # a queue's name, told with the settings
+            heard, silent = None, []
         well = bool(
             records
             and not records.series[Series.State.HELD]
             and not records.failed
             and not spool.problem
             and not silent
+            and not wrong
+            and not unreachable
         )
         if json:
-            self._write_json(spool, admission, records, problem, well, heard)
+            self._write_json(spool, admission, records, problem, unreachable, well, heard, wrong)
         else:
+            for words in wrong:
+                if words != spool.problem:
+                    self.stdout.write(f"Settings: {words}")
             self._write_text(spool, admission, records, problem)
+            if unreachable:
+                self.stdout.write(f"Broker: cannot be reached: {unreachable}")
             self._write_workers(heard, silent)
         if not well:
             raise SystemExit(1)
@@ -82,17 +96,21 @@ class Command(BaseCommand):
         admission: AdmissionStatus | None,
         records: Records | None,
         problem: str,
+        unreachable: str,
         well: bool,
         heard: dict[str, list[str]] | None,
+        wrong: list[str],
     ) -> None:
         said = {
             "well": well,
+            "settings_problems": wrong,
             "spool": {
                 **asdict(spool),
                 "oldest_since": _time(spool.oldest_since).isoformat() if spool.files else None,
             },
             "admission": asdict(admission) if admission else None,
             "database_problem": problem,
+            "broker_problem": unreachable,
             "workers": heard,
             **(asdict(records) if records else {}),
         }
