@@ -348,7 +348,8 @@ def _dataset_key(destination: Destination, instrument_id: int | None, institutio
         experiment_id = portal.make_experiment(destination.experiment_title, owner_id, institution)
         portal.grant_experiment(experiment_id, owner_id, group_id)
         if group_id is not None:
-            portal.join_project(experiment_id, owner_id, group_id)
+            ours = ExperimentKey.objects.values("experiment")
+            portal.join_project(experiment_id, owner_id, group_id, ours)
         return ExperimentKey.objects.create(key=destination.experiment_key, experiment_id=experiment_id)
 
     def dataset() -> DatasetKey:
