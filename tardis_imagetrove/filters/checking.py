@@ -231,18 +231,20 @@ def exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[f
 
 def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
     """Which of the sampled slices (first, middle, last, one of each kind of pixels) have voxels of no instance at their place, and
-    which volumes (first, last) have slices of different temporal positions. All slices are looked at where
-    instance numbers and temporal positions are at odds."""
+    which volumes (first, last) have slices of different temporal positions, or follow each other against them.
+    All slices of all volumes are looked at where instance numbers and temporal positions are at odds."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
     # Where there are as many temporal positions as volumes, a volume is one of them.
     timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
     sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
     kinds = [pool.owners[index][0].pixel_kind for index in fit.planes]
     sampled |= {kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:MOST_COMPARED]}
+    looked_at = {0, volumes - 1}
     if timed and not _one_order(pool):
-        sampled = set(range(stored.shape[2]))
+        sampled, looked_at = set(range(stored.shape[2])), set(range(volumes))
     differing = []
-    for t in sorted({0, volumes - 1}):
+    latest = -1
+    for t in sorted(looked_at):
         moments: list[set[int]] = []
         for k in sorted(sampled):
             distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
@@ -260,8 +262,12 @@ def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) 
                 if moments and not found & moments[-1]:
                     found |= {_moment(*other) for other in same}  # frames may be alike
                 moments.append(found)
-        if moments and not set.intersection(*moments):
+        agreed = set.intersection(*moments) if moments else set()
+        if moments and not agreed:
             differing.append(f"volume {t + 1}, which mixes temporal positions,")
+        elif agreed and max(agreed) < latest:
+            differing.append(f"volume {t + 1}, which is of an earlier time than one before it,")
+        latest = max({latest} | agreed)
     return differing
 
 

@@ -29,7 +29,7 @@ from .dcm2niix import (
     run_dcm2niix,
     version_of,
 )
-from .headers import Header, read_headers
+from .headers import Header, counts_through, in_time, read_headers, repeats
 from .image import Image, Origin
 from .stack import (
     LPS_TO_RAS,
@@ -173,8 +173,9 @@ def convert(found: Survey, folder: Path) -> Conversion:
             troubles += undecodable.values()
         attempt = max(attempt, again, key=lambda one: one.rank)
     if (not attempt.images or attempt.doubts) and (whole := complete_volumes(decoded)):
+        kept = {header.path for header in whole}
         for header in headers:
-            if header not in whole:
+            if header.path not in kept:
                 source.place(header).unlink(missing_ok=True)
         shortened = _attempt(source, folder / "whole", whole, options)
         if not attempt.images or (shortened.images and not shortened.doubts):
@@ -195,7 +196,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         return Conversion(
             images=images,
             headers=headers,
-            warnings=tuple(dict.fromkeys((told, *found.oddities))),
+            warnings=tuple(dict.fromkeys((told, *_untold(images, headers), *found.oddities))),
             converter=f"{converter}, {_OWN}",
             arguments=attempt.run.arguments,
         )
@@ -209,13 +210,14 @@ def convert(found: Survey, folder: Path) -> Conversion:
         return Conversion(
             images=images,
             headers=headers,
-            warnings=tuple(dict.fromkeys((*troubles, told, *found.oddities))),
+            warnings=tuple(dict.fromkeys((*troubles, told, *_untold(images, headers), *found.oddities))),
             converter=f"{converter}, {_OWN}",
             arguments=attempt.run.arguments,
         )
     if any(image.mended for image in attempt.images):
         converter += f", {_OWN}"
     warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(decoded)]
+    warnings += _untold(attempt.images, decoded)
     if attempt.run.code in PARTIAL_CODES:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
     elif attempt.run.code != ExitCode.SUCCESS:
@@ -230,6 +232,21 @@ def convert(found: Survey, folder: Path) -> Conversion:
         converter=converter,
         arguments=attempt.run.arguments,
     )
+
+
+def _untold(images: Sequence[Image], headers: Sequence[Header]) -> list[str]:
+    """Words for volumes over time whose slices nothing tells apart."""
+    if not any(image.origin is Origin.SCANNER and image.stored().ndim > 3 for image in images):
+        return []
+    for places in repeats(headers):
+        moments = {tuple(sorted(header.moments for header in place)) for place in places}
+        if not counts_through(places) and any(len(set(place)) < len(place) for place in moments):
+            return [
+                "Nothing says which of the slices at one place belong to one volume (InstanceNumber,"
+                " TemporalPositionIdentifier, AcquisitionNumber, TriggerTime and AcquisitionTime do not):"
+                " volumes may be mixed"
+            ]
+    return []
 
 
 def _unanswered(attempt: _Attempt) -> list[str]:
@@ -473,7 +490,7 @@ def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
         if all(len({places[index] for index in volume}) == len(volume) for volume in volumes.values()):
             whole = {index for volume in volumes.values() if len(volume) == slices for index in volume}
             if 0 < len(whole) < len(headers):
-                return [header for index, header in enumerate(headers) if index in whole]
+                return in_time([header for index, header in enumerate(headers) if index in whole])
             return None
     return None
 
