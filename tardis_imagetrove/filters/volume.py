@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,11 +34,11 @@ from .headers import Header, counts_through, in_time, read_headers, repeats
 from .image import Image, Origin
 from .stack import (
     LPS_TO_RAS,
-    POSITION_TOLERANCE_MM,
     affine_from,
     frame_pixels,
     has_palette,
     in_colour,
+    position_tolerance,
     stacks_of,
     write_stack,
 )
@@ -502,6 +503,7 @@ def gaps(headers: Sequence[Header]) -> list[str]:
     evenly apart, and each should be there as often as the others.
     """
     stacks: dict[tuple, list[float]] = {}
+    tolerances: dict[tuple, float] = {}
     for header in headers:
         if header.planes is None:
             continue
@@ -509,28 +511,31 @@ def gaps(headers: Sequence[Header]) -> list[str]:
         normals /= np.linalg.norm(normals, axis=1)[:, None]
         along = np.einsum("ij,ij->i", normals, header.planes.positions)
         for normal, place in zip(np.round(normals, 3) + 0.0, along, strict=True):
-            stacks.setdefault((header.rows, header.columns, *normal), []).append(float(place))
+            stack = header.rows, header.columns, *normal
+            stacks.setdefault(stack, []).append(float(place))
+            tolerances[stack] = position_tolerance(header.planes)
     words = []
-    for places in stacks.values():
-        words += _gaps_in(np.array(places))
+    for stack, places in stacks.items():
+        words += _gaps_in(np.array(places), tolerances[stack])
     return words
 
 
-def _gaps_in(places: np.ndarray) -> list[str]:
+def _gaps_in(places: np.ndarray, tolerance: float) -> list[str]:
     ordered = np.sort(places)
-    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > POSITION_TOLERANCE_MM)
+    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > tolerance)
     counts = np.diff(np.append(starts, len(ordered)))
     unique = ordered[starts]
     words = []
     if len(unique) > 2:
         steps = np.diff(unique)
         usual = float(np.median(steps))
-        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + POSITION_TOLERANCE_MM):
+        digits = max(2, 1 - math.floor(math.log10(usual)))
+        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + tolerance):
             missing = steps[index] / usual - 1
             about = f", about {round(missing)} missing" if round(missing) >= 1 else ""
             words.append(
-                f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.2f} to"
-                f" {unique[index + 1]:.2f} mm where the others are {usual:.4g} mm apart{about}"
+                f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.{digits}f} to"
+                f" {unique[index + 1]:.{digits}f} mm where the others are {usual:.4g} mm apart{about}"
             )
     if len(words) > 3:
         words[3:] = [f"… and {len(words) - 3} more gaps between slices"]

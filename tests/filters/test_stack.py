@@ -194,6 +194,38 @@ def test_volumes_that_nothing_tells_apart_are_told(phantom, run):
     )
 
 
+MICRO = {"pixel_spacing": (0.011, 0.0085), "slice_spacing": 0.009, "centre": (0, 0, 0)}
+
+
+def test_voxels_of_some_micrometres_are_a_volume_without_doubts(phantom, run):
+    files = phantom(**MICRO, orientation=ORIENTATIONS["axial"])
+    result, _ = run(NiftiFilter, files)
+    assert worst(files, image(result).affine, image(result).get_fdata()) == pytest.approx((0, 0), abs=1e-6)
+    assert result.warnings == ()
+
+
+def test_what_is_odd_about_slices_of_some_micrometres_is_told(phantom, run):
+    files = phantom(**MICRO, orientation=ORIENTATIONS["axial"])
+    result, _ = run(NiftiFilter, files[:3] + files[4:])
+    assert any("Gap between slices: 0.018 mm" in words for words in result.warnings)
+    assert not any("doubled" in words for words in result.warnings)
+    edit(files[4], lambda dataset: setattr(dataset, "ImagePositionPatient", [0, 0, 0.013]))
+    result, _ = run(NiftiFilter, files)
+    assert any("distances between slices are uneven" in words for words in result.warnings)
+
+
+def test_slices_of_some_micrometres_that_dcm2niix_refuses_are_a_volume(phantom, run):
+    files = [
+        path.rename(path.with_name(f"{name}{path.name}"))
+        for name in ("axial", "coronal")
+        for path in phantom(**MICRO, orientation=ORIENTATIONS[name])
+    ]
+    _, out = run(NiftiFilter, [enhanced(files, files[0].with_name("whole.dcm"))])
+    for name, part in (("axial", files[:7]), ("coronal", files[7:])):
+        nifti = nibabel.load(out / f"0003_t1_{name}.nii.gz")
+        assert worst(part, nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=1e-6)
+
+
 def test_a_dose_grid_is_in_grays(run):
     path = Path(get_testdata_file("rtdose.dcm"))
     dataset = pydicom.dcmread(path)
