@@ -73,6 +73,12 @@ PIXEL_DESCRIPTION = (
     "PixelRepresentation",
 )
 
+TIMES = ("FrameReferenceTime", "AcquisitionNumber", "TriggerTime", "AcquisitionTime")
+"""What may tell instances at one place apart, the surest first; AcquisitionTime with its date."""
+
+MOMENTS = {"FrameReferenceTime", "TriggerTime"}
+"""Those that count from one beginning, so that slices of one volume have the same."""
+
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data."""
 
@@ -128,7 +134,7 @@ class Header:
         tiles: across and down such a mosaic; (1, 1) when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
         moments: orders the frames at one place in time, one whole number a frame.
-        times: what may order instances where moments and instance numbers do not; ``nan`` for what is not said.
+        times: the values of :data:`TIMES`; ``nan`` for what is not said.
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
         windows: window centre and width, shape (m, 2), as the header gives them.
         pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
@@ -206,24 +212,29 @@ def read_headers(files: Iterable[Path]) -> tuple[list[Header], list[str]]:
 
 
 def in_time(headers: list[Header]) -> list[Header]:
-    """The headers with moments for single frames that nothing else puts into volumes.
+    """The headers with moments for single frames that TemporalPositionIdentifier does not put into volumes.
 
-    Of a stack with several instances at each place, whose TemporalPositionIdentifier says nothing and
-    whose instance numbers begin anew with each volume, or follow no rule, the order at a place is that of the
-    first of the times that differ there.
+    Of a stack with several instances at each place, whose TemporalPositionIdentifier says nothing, the order at a
+    place is that of the first of the times that differ there. Where instance numbers count the stack through it is
+    theirs, unless the same few moments of a cycle or a study are at every place.
     """
     told = {id(header): header for header in headers}
     for places in repeats(headers):
         stack = [header for place in places for header in place]
-        if len({header.moments for header in stack}) > 1 or counts_through(places):
+        if len({header.moments for header in stack}) > 1:
             continue
-        for times in zip(*(header.times for header in stack), strict=True):
+        numbered = counts_through(places)
+        for name, times in zip(TIMES, zip(*(header.times for header in stack), strict=True), strict=True):
             by_place = np.array(times).reshape(len(places), -1)
-            if all(len(set(row)) == len(row) for row in by_place.tolist()) and not np.isnan(by_place).any():
-                ranks = by_place.argsort(axis=1).argsort(axis=1).ravel()
-                for header, rank in zip(stack, ranks.tolist(), strict=True):
-                    told[id(header)] = replace(header, moments=(rank + 1,))
-                break
+            ordered = np.sort(by_place, axis=1)
+            if np.isnan(ordered).any() or not (np.diff(ordered, axis=1) > 0).all():
+                continue
+            if numbered and not (name in MOMENTS and (ordered == ordered[0]).all()):
+                continue
+            ranks = by_place.argsort(axis=1).argsort(axis=1).ravel()
+            for header, rank in zip(stack, ranks.tolist(), strict=True):
+                told[id(header)] = replace(header, moments=(rank + 1,))
+            break
     return [told[id(header)] for header in headers]
 
 
@@ -428,16 +439,15 @@ def _moments(dataset: Dataset, frames: int) -> tuple[int, ...]:
 
 
 def _times(dataset: Dataset) -> tuple[float, ...]:
-    """What may tell instances at one place apart, the surest first: FrameReferenceTime, AcquisitionNumber,
-    TriggerTime, and the date and time of acquisition."""
+    """The values of :data:`TIMES`."""
 
     def number(keyword: str) -> float:
         found = _numbers(_value(dataset, keyword))
         return float(found[0]) if len(found) == 1 else math.nan
 
-    day, time = number("AcquisitionDate"), number("AcquisitionTime")
-    taken = time if math.isnan(day) else day * 1e6 + time
-    return number("FrameReferenceTime"), number("AcquisitionNumber"), number("TriggerTime"), taken
+    day = number("AcquisitionDate")
+    *others, time = map(number, TIMES)
+    return *others, time if math.isnan(day) else day * 1e6 + time
 
 
 def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:

@@ -171,6 +171,22 @@ def test_volumes_that_number_their_slices_anew_follow_the_time(phantom, run, tol
         assert worst(part, nifti.affine, nifti.get_fdata()[..., volume])[1] == 0
 
 
+def test_phases_of_a_heart_beat_follow_their_trigger_times_though_numbers_say_otherwise(phantom, run):
+    """Numbered place by place, at every second place against the time."""
+
+    def change(dataset, repeat):
+        place = (int(dataset.InstanceNumber) - 1) % 7
+        dataset.InstanceNumber = place * 3 + (2 - repeat if place % 2 else repeat) + 1
+        dataset.TriggerTime = str(60 * repeat)
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") + 100 * repeat).tobytes()
+
+    files = repeated(phantom(), 3, change)
+    nifti = image(run(NiftiFilter, files)[0])
+    for volume in range(3):
+        part = files[volume * 7 : (volume + 1) * 7]
+        assert worst(part, nifti.affine, nifti.get_fdata()[..., volume])[1] == 0
+
+
 def test_a_slice_that_is_in_a_volume_of_another_time_is_found_in_any_volume(phantom, run):
     def change(dataset, repeat):
         dataset.TemporalPositionIdentifier = repeat + 1
