@@ -432,6 +432,12 @@ class MyTardis(ABC):
         return Dataset.objects.filter(pk=dataset_id).exists()
 
     @staticmethod
+    def is_in_experiment(dataset_id: int, experiment_id: int) -> bool:
+        from tardis.tardis_portal.models import Dataset
+
+        return Dataset.objects.filter(pk=dataset_id, experiments=experiment_id).exists()
+
+    @staticmethod
     def _storage(dataset_id: int, box_id: int | None):  # noqa: ANN205 (a Django storage and a StorageBox)
         from tardis.tardis_portal.models import DataFile, StorageBox
 
