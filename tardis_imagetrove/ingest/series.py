@@ -43,6 +43,8 @@ from .placement import (
 
 log = logging.getLogger(__name__)
 
+_IN_SPOOL = (Series.State.WAITING, Series.State.HELD)
+
 MOST_MOVED = 100
 """Datasets of one key that were moved away, one after the other, among which a series' own is looked for."""
 
@@ -118,7 +120,9 @@ def note(series_uid: str, state: Series.State, reason: str) -> None:
 
 def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch: Path) -> list[int]:
     files = spool.files(series_uid)
-    if not files:
+    if not files:  # what was held there may have been taken away
+        for pk in Series.objects.filter(series_uid=series_uid).values_list("pk", flat=True):
+            refresh_state(pk, ingested=True)
         return []
     site_rules = rules()
     series, _ = Series.objects.get_or_create(series_uid=series_uid)
@@ -152,14 +156,15 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
             with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
                 copies = make_copies(new.values(), disguise, Path(folder))
                 _take_copies(series, copies, disguise, placement, configuration, filter_names, scratch)
-    # From here on every file that was read, and not refused, is in a verified archive.
+    # From here on every file that was read, and not refused, is in a verified archive. What is said of the series
+    # comes first: once the spool is empty nothing tries again.
+    Series.objects.filter(pk=series.pk).update(left_out="; ".join(_left_out(reading, series, copies)))
+    refresh_state(series.pk, ingested=True)
+    queued = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
+    runs = list(queued.values_list("pk", flat=True))
     refused = {item.path for item in copies.refused} if copies else set()
     spool.discard(series_uid, [file for file in reading.files if file.path not in refused])
-
-    Series.objects.filter(pk=series.pk).update(left_out="; ".join(_left_out(reading, series, copies)))
-    refresh_state(series.pk)
-    runs = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
-    return list(runs.values_list("pk", flat=True))
+    return runs
 
 
 def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Placement | None:
@@ -392,12 +397,16 @@ def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the t
         return model.objects.get(key=key)
 
 
-def refresh_state(series_id: int) -> None:
-    """Make the series' state follow from the filter runs of its newest archive."""
+def refresh_state(series_id: int, ingested: bool = False) -> None:
+    """Make the series' state follow from the filter runs of its newest archive.
+
+    Args:
+        ingested: nothing of it waits in the spool; else what is said of what waits there stays.
+    """
     with transaction.atomic():
         series = Series.objects.select_for_update().get(pk=series_id)
         archive = series.archives.order_by("-version").first()
-        if archive is None:
+        if archive is None or (series.state in _IN_SPOOL and not ingested):
             return
         runs = list(archive.runs.all())
         reasons = [
