@@ -8,6 +8,8 @@ from django.contrib.auth.mixins import UserPassesTestMixin
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.http import HttpRequest
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
 from django.views.generic import ListView
 from tardis.tardis_portal.views.pages import DatasetView
 
@@ -19,6 +21,7 @@ MANY_SERIES = 20
 """A dataset of more has its metadata pane filled with those of the shown series only."""
 
 
+@method_decorator(never_cache, name="dispatch")
 class SeriesListView(UserPassesTestMixin, ListView):
     """How the received series stand; for staff, since titles may name people."""
 
@@ -47,6 +50,7 @@ class SeriesListView(UserPassesTestMixin, ListView):
         )
 
 
+@method_decorator(never_cache, name="dispatch")
 class DatasetPage(DatasetView):
     """MyTARDIS's page of a dataset, with its series: viewer, facts, conversions and downloads.
 

@@ -356,6 +356,19 @@ def test_who_may_look_and_not_download_gets_no_addresses_of_files(series, add):
     assert "<img" not in part and "imagetrove-viewer" not in part
 
 
+def test_no_cache_keeps_a_page_for_whoever_comes_next(series, owner_client, django_user_model):
+    """On a shared computer the page before is a key away after somebody has signed out."""
+    staff = signed_in(django_user_model.objects.create_user("staff", is_staff=True))
+    for client, path in (
+        (owner_client, address(series)),
+        (owner_client, own_address(series)),
+        (staff, reverse("tardis_imagetrove:index")),
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert {"no-store", "private"} <= set(answer["Cache-Control"].split(", "))
+
+
 def test_a_series_of_another_dataset_cannot_be_asked_for(series, add, owner_client):
     elsewhere = add(5, overrides={"SeriesDescription": "secret elsewhere"})
     assert elsewhere.dataset_key != series.dataset_key

@@ -12,9 +12,9 @@ from .headers import Header, Planes
 from .image import Image, Origin
 from .stack import (
     LPS_TO_RAS,
-    POSITION_TOLERANCE_MM,
     affine_from,
     frame_pixels,
+    position_tolerance,
     stack_of,
     unevenness,
     write_stack,
@@ -43,13 +43,14 @@ irreversible JPEG 2000)."""
 
 @dataclass(frozen=True)
 class _Pool:
-    """The slices of all headers that have one image's matrix: where they lie, and whose they are."""
+    """The slices of all headers that have one image's matrix: where they lie (to ``tolerance`` mm), and whose they are."""
 
     columns: int
     rows: int
     planes: Planes
     centres: np.ndarray
     owners: tuple[tuple[Header, int], ...]
+    tolerance: float
 
 
 def _pool(headers: Iterable[Header], columns: int, rows: int, lps: np.ndarray) -> _Pool | None:
@@ -69,7 +70,7 @@ def _pool(headers: Iterable[Header], columns: int, rows: int, lps: np.ndarray) -
         return None
     joined = Planes.joined(planes)
     centres = joined.positions + joined.per_column * (columns - 1) / 2 + joined.per_row * (rows - 1) / 2
-    return _Pool(columns, rows, joined, centres, tuple(owners))
+    return _Pool(columns, rows, joined, centres, tuple(owners), position_tolerance(joined))
 
 
 def checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]:
@@ -89,11 +90,11 @@ def checked(image: Image, headers: Sequence[Header]) -> tuple[Image, list[str]]:
         fits = [_Fit.of(lps, pool, _nearest(_centres(lps, columns, rows, slices), pool.centres))]
     fit = min(fits, key=lambda fit: fit.away)
     doubts = []
-    if fit.away > POSITION_TOLERANCE_MM or fit.uneven > POSITION_TOLERANCE_MM:
+    if fit.away > pool.tolerance or fit.uneven > pool.tolerance:
         # dcm2niix can be wrong about a stack that leans (gantry tilt) or does not say its distances.
         agreeing = [other for other in fits if _values_agree(image, stored, pool, other)]
         fit = min(agreeing or [fit], key=lambda fit: fit.away)
-        if fit.uneven > POSITION_TOLERANCE_MM:
+        if fit.uneven > pool.tolerance:
             # No affine is right for all slices. That from first to last is less wrong where places are rounded;
             # over a gap it would stretch the voxels.
             wrong = unevenness(lps, pool.planes[fit.planes], columns, rows, *fit.flips)
@@ -118,7 +119,7 @@ def _settled(
     """The image with a fit's affine and the headers' scaling, its voxels compared, and mended if they differ."""
     slope, intercept = exact_scaling(image, [pool.owners[index] for index in fit.planes])
     image = replace(image, affine=LPS_TO_RAS @ fit.affine, slope=slope, intercept=intercept, placed=True)
-    _write_sform(image, misplaced=fit.away > POSITION_TOLERANCE_MM)
+    _write_sform(image, misplaced=fit.away > pool.tolerance)
     differing = _differing_slices(image, stored, pool, fit)
     if differing and (mended := _mended(image, stored, pool, fit, name)):
         return mended
@@ -231,22 +232,24 @@ def exact_scaling(image: Image, owners: Sequence[tuple[Header, int]]) -> tuple[f
 
 def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> list[str]:
     """Which of the sampled slices (first, middle, last, one of each kind of pixels) have voxels of no instance at their place, and
-    which volumes (first, last) have slices of different temporal positions. All slices are looked at where
-    instance numbers and temporal positions are at odds."""
+    which volumes (first, last) have slices of different temporal positions, or follow each other against them.
+    All slices of all volumes are looked at where instance numbers and temporal positions are at odds."""
     volumes = stored.shape[3] if stored.ndim > 3 else 1
     # Where there are as many temporal positions as volumes, a volume is one of them.
     timed = volumes > 1 and len({_moment(*owner) for owner in pool.owners}) == volumes
     sampled = {0, stored.shape[2] // 2, stored.shape[2] - 1}
     kinds = [pool.owners[index][0].pixel_kind for index in fit.planes]
     sampled |= {kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:MOST_COMPARED]}
+    looked_at = {0, volumes - 1}
     if timed and not _one_order(pool):
-        sampled = set(range(stored.shape[2]))
+        sampled, looked_at = set(range(stored.shape[2])), set(range(volumes))
     differing = []
-    for t in sorted({0, volumes - 1}):
+    latest = -1
+    for t in sorted(looked_at):
         moments: list[set[int]] = []
         for k in sorted(sampled):
             distances = np.linalg.norm(pool.centres - pool.centres[fit.planes[k]], axis=1)
-            here = [pool.owners[index] for index in np.flatnonzero(distances < POSITION_TOLERANCE_MM)]
+            here = [pool.owners[index] for index in np.flatnonzero(distances < pool.tolerance)]
             plane = _as_in_dicom(stored, k, t, fit.flips)
             # The volumes are usually in the instances' order, so the t-th is the likely one.
             likely = sorted(range(len(here)), key=lambda index, t=t: abs(index - t))[:MOST_COMPARED]
@@ -260,8 +263,12 @@ def _differing_slices(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) 
                 if moments and not found & moments[-1]:
                     found |= {_moment(*other) for other in same}  # frames may be alike
                 moments.append(found)
-        if moments and not set.intersection(*moments):
+        agreed = set.intersection(*moments) if moments else set()
+        if moments and not agreed:
             differing.append(f"volume {t + 1}, which mixes temporal positions,")
+        elif agreed and max(agreed) < latest:
+            differing.append(f"volume {t + 1}, which is of an earlier time than one before it,")
+        latest = max({latest} | agreed)
     return differing
 
 

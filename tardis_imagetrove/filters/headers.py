@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +25,10 @@ TAGS = (
     "Manufacturer",
     "TemporalPositionIdentifier",
     "AcquisitionNumber",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "FrameReferenceTime",
+    "TriggerTime",
     "PhotometricInterpretation",
     "NumberOfFrames",
     "Rows",
@@ -57,7 +61,7 @@ _TAG_OF = {keyword: BaseTag(tag_for_keyword(keyword)) for keyword in TAGS}
 _READ_PLAINLY = {
     keyword: vr
     for keyword, tag in _TAG_OF.items()
-    if (vr := dictionary_VR(tag)) in {"DS", "IS", "UI", "CS", "US"}
+    if (vr := dictionary_VR(tag)) in {"DS", "IS", "UI", "CS", "US", "DA", "TM"}
 }
 """Attributes whose bytes are decoded here: pydicom's own objects for them cost most of a header's time."""
 
@@ -68,6 +72,12 @@ PIXEL_DESCRIPTION = (
     "BitsStored",
     "PixelRepresentation",
 )
+
+TIMES = ("FrameReferenceTime", "AcquisitionNumber", "TriggerTime", "AcquisitionTime")
+"""What may tell instances at one place apart, the surest first; AcquisitionTime with its date."""
+
+MOMENTS = {"FrameReferenceTime", "TriggerTime"}
+"""Those that count from one beginning, so that slices of one volume have the same."""
 
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data."""
@@ -124,6 +134,7 @@ class Header:
         tiles: across and down such a mosaic; (1, 1) when it is none.
         planes: where its slices lie, ``None`` when the header does not say.
         moments: orders the frames at one place in time, one whole number a frame.
+        times: the values of :data:`TIMES`; ``nan`` for what is not said.
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
         windows: window centre and width, shape (m, 2), as the header gives them.
         pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
@@ -149,6 +160,7 @@ class Header:
     acquisition_number: int
     planes: Planes | None
     moments: tuple[int, ...]
+    times: tuple[float, ...]
     scaling: np.ndarray | None
     windows: np.ndarray
     pixel_size: tuple[float, float]
@@ -196,7 +208,58 @@ def read_headers(files: Iterable[Path]) -> tuple[list[Header], list[str]]:
         ) as error:
             troubles.append(f"{path.name} could not be read and is left out: {error or type(error).__name__}")
     headers.sort(key=lambda header: (header.instance_number, header.sop_instance_uid))
-    return headers, troubles
+    return in_time(headers), troubles
+
+
+def in_time(headers: list[Header]) -> list[Header]:
+    """The headers with moments for single frames that TemporalPositionIdentifier does not put into volumes.
+
+    Of a stack with several instances at each place, whose TemporalPositionIdentifier says nothing, the order at a
+    place is that of the first of the times that differ there. Where instance numbers count the stack through it is
+    theirs, unless the same few moments of a cycle or a study are at every place.
+    """
+    told = {id(header): header for header in headers}
+    for places in repeats(headers):
+        stack = [header for place in places for header in place]
+        if len({header.moments for header in stack}) > 1:
+            continue
+        numbered = counts_through(places)
+        for name, times in zip(TIMES, zip(*(header.times for header in stack), strict=True), strict=True):
+            by_place = np.array(times).reshape(len(places), -1)
+            ordered = np.sort(by_place, axis=1)
+            if np.isnan(ordered).any() or not (np.diff(ordered, axis=1) > 0).all():
+                continue
+            if numbered and not (name in MOMENTS and (ordered == ordered[0]).all()):
+                continue
+            ranks = by_place.argsort(axis=1).argsort(axis=1).ravel()
+            for header, rank in zip(stack, ranks.tolist(), strict=True):
+                told[id(header)] = replace(header, moments=(rank + 1,))
+            break
+    return [told[id(header)] for header in headers]
+
+
+def repeats(headers: Iterable[Header]) -> list[list[list[Header]]]:
+    """Stacks of single frames that have several instances, as many, at each place: instances by place by stack."""
+    stacks: dict[tuple, dict[tuple, list[Header]]] = {}
+    for header in headers:
+        if header.planes is None or header.slices != 1:
+            continue
+        directions = np.concatenate([header.planes.per_column[0], header.planes.per_row[0]])
+        stack = stacks.setdefault((header.slice_matrix, *(np.round(directions, 3) + 0.0)), {})
+        stack.setdefault(tuple(np.round(header.planes.positions[0], 4) + 0.0), []).append(header)
+    found = [list(stack.values()) for stack in stacks.values()]
+    return [places for places in found if len({len(place) for place in places}) == 1 and len(places[0]) > 1]
+
+
+def counts_through(places: Sequence[Sequence[Header]]) -> bool:
+    """Whether instance numbers count a stack through, volume by volume or place by place."""
+    if any(len({header.instance_number for header in place}) < len(place) for place in places):
+        return False
+    numbered = sorted((header.instance_number, place) for place, of in enumerate(places) for header in of)
+    order = np.array([place for _, place in numbered])
+    by_volume = np.sort(order.reshape(-1, len(places)), axis=1)
+    by_place = order.reshape(len(places), -1)
+    return bool((by_volume == np.arange(len(places))).all() or (by_place == by_place[:, :1]).all())
 
 
 def read_header(path: Path) -> Header:
@@ -268,6 +331,7 @@ def read_header(path: Path) -> Header:
         acquisition_number=_order(dataset, "AcquisitionNumber"),
         planes=planes,
         moments=_moments(dataset, frames),
+        times=_times(dataset),
         scaling=scaling,
         windows=_windows(dataset),
         pixel_size=_pixel_size(dataset),
@@ -372,6 +436,18 @@ def _moments(dataset: Dataset, frames: int) -> tuple[int, ...]:
         contents = [(group.get("FrameContentSequence") or [Dataset()])[0] for group in groups]
         return tuple(int(content.get("TemporalPositionIndex") or 0) for content in contents)
     return (_order(dataset, "TemporalPositionIdentifier"),) * frames
+
+
+def _times(dataset: Dataset) -> tuple[float, ...]:
+    """The values of :data:`TIMES`."""
+
+    def number(keyword: str) -> float:
+        found = _numbers(_value(dataset, keyword))
+        return float(found[0]) if len(found) == 1 else math.nan
+
+    day = number("AcquisitionDate")
+    *others, time = map(number, TIMES)
+    return *others, time if math.isnan(day) else day * 1e6 + time
 
 
 def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:

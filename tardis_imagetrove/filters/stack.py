@@ -20,6 +20,9 @@ POSITION_TOLERANCE_MM = 0.02
 """How far a slice may lie from where an image's even grid puts it before it is told. Scanners write
 positions with three or more decimals."""
 
+PART_OF_PIXEL = 0.1
+"""The same as a part of a pixel's size, where that is less: a microscanner's slices are some micrometres apart."""
+
 COUNTS_IN_COLOUR = {"NM", "PT"}
 """Modalities whose pixels are counts even where a palette says how to show them (PS3.3 C.8.4.8.1.1)."""
 
@@ -61,6 +64,14 @@ def frame_pixels(header: Header, frame: int) -> np.ndarray:
 
 
 # Geometry
+
+
+def position_tolerance(planes: Planes) -> float:
+    """How far a slice of ``planes`` may lie from its place before it is told, or is at another place, mm."""
+    if not len(planes):
+        return POSITION_TOLERANCE_MM
+    sizes = np.linalg.norm(np.concatenate([planes.per_column, planes.per_row]), axis=1)
+    return min(POSITION_TOLERANCE_MM, PART_OF_PIXEL * float(sizes.min()))
 
 
 def affine_from(
@@ -154,15 +165,16 @@ def stack_of(owners: Sequence[tuple[Header, int]]) -> Stack | None:
     normal = np.cross(planes.per_column[0], planes.per_row[0])
     along = planes.positions @ (normal / np.linalg.norm(normal))
     order = np.argsort(along, kind="stable")
-    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > POSITION_TOLERANCE_MM)
+    tolerance = position_tolerance(planes)
+    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > tolerance)
     if len(set(np.diff(np.append(starts, len(order))))) != 1:
         return None
     places = [sorted(place) for place in np.split(order, starts[1:])]
-    if any(np.ptp(planes.positions[place], axis=0).max() > POSITION_TOLERANCE_MM for place in places):
+    if any(np.ptp(planes.positions[place], axis=0).max() > tolerance for place in places):
         return None
     distinct = planes[[place[0] for place in places]]
     affine = affine_from(distinct, columns, rows, False, False)
-    if unevenness(affine, distinct, columns, rows, False, False) > POSITION_TOLERANCE_MM:
+    if unevenness(affine, distinct, columns, rows, False, False) > tolerance:
         return None
 
     def moment(index: int) -> tuple[int, int]:

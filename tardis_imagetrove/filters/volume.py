@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,15 +30,15 @@ from .dcm2niix import (
     run_dcm2niix,
     version_of,
 )
-from .headers import Header, read_headers
+from .headers import Header, counts_through, in_time, read_headers, repeats
 from .image import Image, Origin
 from .stack import (
     LPS_TO_RAS,
-    POSITION_TOLERANCE_MM,
     affine_from,
     frame_pixels,
     has_palette,
     in_colour,
+    position_tolerance,
     stacks_of,
     write_stack,
 )
@@ -173,8 +174,9 @@ def convert(found: Survey, folder: Path) -> Conversion:
             troubles += undecodable.values()
         attempt = max(attempt, again, key=lambda one: one.rank)
     if (not attempt.images or attempt.doubts) and (whole := complete_volumes(decoded)):
+        kept = {header.path for header in whole}
         for header in headers:
-            if header not in whole:
+            if header.path not in kept:
                 source.place(header).unlink(missing_ok=True)
         shortened = _attempt(source, folder / "whole", whole, options)
         if not attempt.images or (shortened.images and not shortened.doubts):
@@ -195,7 +197,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         return Conversion(
             images=images,
             headers=headers,
-            warnings=tuple(dict.fromkeys((told, *found.oddities))),
+            warnings=tuple(dict.fromkeys((told, *_untold(images, headers), *found.oddities))),
             converter=f"{converter}, {_OWN}",
             arguments=attempt.run.arguments,
         )
@@ -209,13 +211,14 @@ def convert(found: Survey, folder: Path) -> Conversion:
         return Conversion(
             images=images,
             headers=headers,
-            warnings=tuple(dict.fromkeys((*troubles, told, *found.oddities))),
+            warnings=tuple(dict.fromkeys((*troubles, told, *_untold(images, headers), *found.oddities))),
             converter=f"{converter}, {_OWN}",
             arguments=attempt.run.arguments,
         )
     if any(image.mended for image in attempt.images):
         converter += f", {_OWN}"
     warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(decoded)]
+    warnings += _untold(attempt.images, decoded)
     if attempt.run.code in PARTIAL_CODES:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
     elif attempt.run.code != ExitCode.SUCCESS:
@@ -230,6 +233,21 @@ def convert(found: Survey, folder: Path) -> Conversion:
         converter=converter,
         arguments=attempt.run.arguments,
     )
+
+
+def _untold(images: Sequence[Image], headers: Sequence[Header]) -> list[str]:
+    """Words for volumes over time whose slices nothing tells apart."""
+    if not any(image.origin is Origin.SCANNER and image.stored().ndim > 3 for image in images):
+        return []
+    for places in repeats(headers):
+        moments = {tuple(sorted(header.moments for header in place)) for place in places}
+        if not counts_through(places) and any(len(set(place)) < len(place) for place in moments):
+            return [
+                "Nothing says which of the slices at one place belong to one volume (InstanceNumber,"
+                " TemporalPositionIdentifier, AcquisitionNumber, TriggerTime and AcquisitionTime do not):"
+                " volumes may be mixed"
+            ]
+    return []
 
 
 def _unanswered(attempt: _Attempt) -> list[str]:
@@ -473,7 +491,7 @@ def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
         if all(len({places[index] for index in volume}) == len(volume) for volume in volumes.values()):
             whole = {index for volume in volumes.values() if len(volume) == slices for index in volume}
             if 0 < len(whole) < len(headers):
-                return [header for index, header in enumerate(headers) if index in whole]
+                return in_time([header for index, header in enumerate(headers) if index in whole])
             return None
     return None
 
@@ -485,6 +503,7 @@ def gaps(headers: Sequence[Header]) -> list[str]:
     evenly apart, and each should be there as often as the others.
     """
     stacks: dict[tuple, list[float]] = {}
+    tolerances: dict[tuple, float] = {}
     for header in headers:
         if header.planes is None:
             continue
@@ -492,28 +511,31 @@ def gaps(headers: Sequence[Header]) -> list[str]:
         normals /= np.linalg.norm(normals, axis=1)[:, None]
         along = np.einsum("ij,ij->i", normals, header.planes.positions)
         for normal, place in zip(np.round(normals, 3) + 0.0, along, strict=True):
-            stacks.setdefault((header.rows, header.columns, *normal), []).append(float(place))
+            stack = header.rows, header.columns, *normal
+            stacks.setdefault(stack, []).append(float(place))
+            tolerances[stack] = position_tolerance(header.planes)
     words = []
-    for places in stacks.values():
-        words += _gaps_in(np.array(places))
+    for stack, places in stacks.items():
+        words += _gaps_in(np.array(places), tolerances[stack])
     return words
 
 
-def _gaps_in(places: np.ndarray) -> list[str]:
+def _gaps_in(places: np.ndarray, tolerance: float) -> list[str]:
     ordered = np.sort(places)
-    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > POSITION_TOLERANCE_MM)
+    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > tolerance)
     counts = np.diff(np.append(starts, len(ordered)))
     unique = ordered[starts]
     words = []
     if len(unique) > 2:
         steps = np.diff(unique)
         usual = float(np.median(steps))
-        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + POSITION_TOLERANCE_MM):
+        digits = max(2, 1 - math.floor(math.log10(usual)))
+        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + tolerance):
             missing = steps[index] / usual - 1
             about = f", about {round(missing)} missing" if round(missing) >= 1 else ""
             words.append(
-                f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.2f} to"
-                f" {unique[index + 1]:.2f} mm where the others are {usual:.4g} mm apart{about}"
+                f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.{digits}f} to"
+                f" {unique[index + 1]:.{digits}f} mm where the others are {usual:.4g} mm apart{about}"
             )
     if len(words) > 3:
         words[3:] = [f"… and {len(words) - 3} more gaps between slices"]

@@ -184,10 +184,16 @@ class MyTardis(ABC):
     def inherit_datafile_access(self, datafile_id: int) -> None:
         """Give a new file its dataset's access, where the flavour keeps access per file."""
 
-    def join_project(self, experiment_id: int, owner_id: int, group_id: int) -> None:
+    def join_project(self, experiment_id: int, owner_id: int, group_id: int, ours: QuerySet) -> None:
         """Join the experiment to MyTARDIS's project of the group's name, where the flavour has projects.
 
         A project that does not exist is made, the owner's. Call it in a transaction.
+
+        Args:
+            ours: ids of the experiments that came of instruments: a project that holds one is the right one.
+
+        Raises:
+            PermanentError: the project of that name was made by somebody who may not see the experiment.
         """
 
     @abstractmethod
@@ -438,6 +444,12 @@ class MyTardis(ABC):
         from tardis.tardis_portal.models import Dataset
 
         return Dataset.objects.filter(pk=dataset_id).exists()
+
+    @staticmethod
+    def is_in_experiment(dataset_id: int, experiment_id: int) -> bool:
+        from tardis.tardis_portal.models import Dataset
+
+        return Dataset.objects.filter(pk=dataset_id, experiments=experiment_id).exists()
 
     @staticmethod
     def _storage(dataset_id: int, box_id: int | None):  # noqa: ANN205 (a Django storage and a StorageBox)

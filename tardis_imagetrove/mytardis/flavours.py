@@ -13,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
+from ..errors import PermanentError
 from . import accounts
 from .base import MyTardis
 
@@ -250,14 +251,28 @@ class TypedAclMyTardis(MyTardis):
 
         return has_sensitive_access(request, dataset_id, "dataset")
 
-    def join_project(self, experiment_id: int, owner_id: int, group_id: int) -> None:
+    def join_project(self, experiment_id: int, owner_id: int, group_id: int, ours: QuerySet) -> None:
         if not apps.is_installed("tardis.apps.projects"):
             return
         from tardis.apps.projects.models import Project, ProjectACL
 
         # Projects have no unique name: the group, which has, is the lock.
         group = Group.objects.select_for_update().get(pk=group_id)
-        project = Project.objects.filter(name=group.name).order_by("pk").first()
+        named = Project.objects.filter(name=group.name)
+        # A project's page shows the titles of all its experiments to whoever sees one of them.
+        trusted = named.filter(
+            Q(experiments__in=ours)
+            | Q(created_by=owner_id)
+            | Q(created_by__is_staff=True)
+            | Q(created_by__groups=group)
+        )
+        project = trusted.order_by("pk").first()
+        if project is None and (stranger := named.select_related("created_by").order_by("pk").first()):
+            raise PermanentError(
+                f"the project {group.name!r} was made by {stranger.created_by.username}, who is neither staff nor in the"
+                " group of that name, and would be shown the titles of these scans; an administrator must rename the"
+                " project or add its maker to the group"
+            )
         if project is None:
             project = Project.objects.create(
                 name=group.name,

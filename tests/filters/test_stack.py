@@ -137,6 +137,111 @@ def test_volumes_follow_the_temporal_position_where_instance_numbers_mix_them(ph
         assert worst(part, nifti.affine, nifti.get_fdata()[..., time])[1] == 0
 
 
+def counted_anew(**told):
+    """Changes a repeated series to volumes that number their instances from 1 again, out of any order."""
+
+    def change(dataset, repeat):
+        dataset.InstanceNumber = (int(dataset.InstanceNumber) - 1) % 7 + 1
+        uid = f"2.25.{hash((repeat, int(dataset.InstanceNumber))) % 10**20}"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") + 100 * repeat).tobytes()
+        for keyword, value in told.items():
+            setattr(dataset, keyword, value(repeat))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"AcquisitionNumber": lambda repeat: repeat + 1},
+        {"TriggerTime": lambda repeat: str(60 * repeat)},
+        {"AcquisitionTime": lambda repeat: f"1015{10 * repeat:02d}.5"},
+    ],
+    ids=lambda told: next(iter(told)),
+)
+def test_volumes_that_number_their_slices_anew_follow_the_time(phantom, run, told):
+    """As perfusion CT and dynamic series of some scanners do."""
+    files = repeated(phantom(), 3, counted_anew(**told))
+    result, _ = run(NiftiFilter, files)
+    nifti = image(result)
+    assert nifti.shape[3] == 3
+    for volume in range(3):
+        part = files[volume * 7 : (volume + 1) * 7]
+        assert worst(part, nifti.affine, nifti.get_fdata()[..., volume])[1] == 0
+
+
+def test_phases_of_a_heart_beat_follow_their_trigger_times_though_numbers_say_otherwise(phantom, run):
+    """Numbered place by place, at every second place against the time."""
+
+    def change(dataset, repeat):
+        place = (int(dataset.InstanceNumber) - 1) % 7
+        dataset.InstanceNumber = place * 3 + (2 - repeat if place % 2 else repeat) + 1
+        dataset.TriggerTime = str(60 * repeat)
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") + 100 * repeat).tobytes()
+
+    files = repeated(phantom(), 3, change)
+    nifti = image(run(NiftiFilter, files)[0])
+    for volume in range(3):
+        part = files[volume * 7 : (volume + 1) * 7]
+        assert worst(part, nifti.affine, nifti.get_fdata()[..., volume])[1] == 0
+
+
+def test_a_slice_that_is_in_a_volume_of_another_time_is_found_in_any_volume(phantom, run):
+    def change(dataset, repeat):
+        dataset.TemporalPositionIdentifier = repeat + 1
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<u2") + 100 * repeat).tobytes()
+        if dataset.InstanceNumber in (7 * 2 + 4, 7 * 3 + 4):  # the middle slice of two volumes in the middle
+            dataset.InstanceNumber = 7 * 5 + 8 - dataset.InstanceNumber
+
+    files = repeated(phantom(), 6, change)
+    nifti = image(run(NiftiFilter, files)[0])
+    for volume in range(6):
+        part = files[volume * 7 : (volume + 1) * 7]
+        assert worst(part, nifti.affine, nifti.get_fdata()[..., volume])[1] == 0
+
+
+def test_volumes_that_nothing_tells_apart_are_told(phantom, run):
+    files = repeated(phantom(), 3, counted_anew())
+    result, _ = run(NiftiFilter, files)
+    assert any(
+        "Nothing says which of the slices at one place belong to one volume" in words
+        for words in result.warnings
+    )
+
+
+MICRO = {"pixel_spacing": (0.011, 0.0085), "slice_spacing": 0.009, "centre": (0, 0, 0)}
+
+
+def test_voxels_of_some_micrometres_are_a_volume_without_doubts(phantom, run):
+    files = phantom(**MICRO, orientation=ORIENTATIONS["axial"])
+    result, _ = run(NiftiFilter, files)
+    assert worst(files, image(result).affine, image(result).get_fdata()) == pytest.approx((0, 0), abs=1e-6)
+    assert result.warnings == ()
+
+
+def test_what_is_odd_about_slices_of_some_micrometres_is_told(phantom, run):
+    files = phantom(**MICRO, orientation=ORIENTATIONS["axial"])
+    result, _ = run(NiftiFilter, files[:3] + files[4:])
+    assert any("Gap between slices: 0.018 mm" in words for words in result.warnings)
+    assert not any("doubled" in words for words in result.warnings)
+    edit(files[4], lambda dataset: setattr(dataset, "ImagePositionPatient", [0, 0, 0.013]))
+    result, _ = run(NiftiFilter, files)
+    assert any("distances between slices are uneven" in words for words in result.warnings)
+
+
+def test_slices_of_some_micrometres_that_dcm2niix_refuses_are_a_volume(phantom, run):
+    files = [
+        path.rename(path.with_name(f"{name}{path.name}"))
+        for name in ("axial", "coronal")
+        for path in phantom(**MICRO, orientation=ORIENTATIONS[name])
+    ]
+    _, out = run(NiftiFilter, [enhanced(files, files[0].with_name("whole.dcm"))])
+    for name, part in (("axial", files[:7]), ("coronal", files[7:])):
+        nifti = nibabel.load(out / f"0003_t1_{name}.nii.gz")
+        assert worst(part, nifti.affine, nifti.get_fdata()) == pytest.approx((0, 0), abs=1e-6)
+
+
 def test_a_dose_grid_is_in_grays(run):
     path = Path(get_testdata_file("rtdose.dcm"))
     dataset = pydicom.dcmread(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from django.contrib.auth.models import Group
 from django.db import DataError
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -221,6 +222,31 @@ def test_a_dataset_that_was_moved_and_renamed_takes_its_late_slices_along(
     assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent + more)
 
 
+def test_a_new_series_does_not_follow_a_dataset_that_was_moved_to_other_people(
+    spool, scratch, owner, box, tmp_path, django_user_model
+):
+    """Its experiment is found by who may see it, and a dataset is seen by whoever sees its experiment."""
+    from tardis.tardis_portal.models import Dataset
+
+    configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
+    people = {}
+    for project in ("12345", "54321"):
+        overrides = {"ReferringPhysicianName": project}
+        series, _ = ingest(spool, scratch, *phantom(tmp_path / project, overrides=overrides))
+        people[project] = django_user_model.objects.create_user(project)
+        people[project].groups.add(*Group.objects.filter(name=f"Project {project}"))
+    elsewhere = series.dataset_key.experiment_key.experiment
+    moved = Dataset.objects.exclude(pk=series.dataset_key.dataset_id).get()
+    moved.experiments.set([elsewhere])
+    overrides = {"ReferringPhysicianName": "12345"}
+    for name in ("one more", "and another"):
+        newer, _ = ingest(spool, scratch, *phantom(tmp_path / name, overrides=overrides))
+        assert newer.state == Series.State.DONE
+        assert list(mytardis().visible_datasets(people["12345"])) == [newer.dataset_key.dataset]
+        assert newer.dataset_key.dataset not in mytardis().visible_datasets(people["54321"])
+    assert Dataset.objects.count() == 3
+
+
 def test_a_configuration_that_was_renamed_goes_on_with_its_series(spool, scratch, configuration, tmp_path):
     from tardis.tardis_portal.models import Dataset
 
@@ -237,8 +263,6 @@ def test_a_configuration_that_was_renamed_goes_on_with_its_series(spool, scratch
 def test_a_project_whose_group_was_renamed_or_deleted_has_a_group_that_sees_its_series(
     spool, scratch, owner, box, tmp_path, django_user_model, change
 ):
-    from django.contrib.auth.models import Group
-
     configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
     overrides = {"ReferringPhysicianName": "12345^Smith"}
     ingest(spool, scratch, *phantom(tmp_path / "one", slices=1, overrides=overrides))

@@ -13,7 +13,8 @@ import pydicom
 import pytest
 from django.db import connection
 
-from tardis_imagetrove.ingest.series import ingest_series
+from tardis_imagetrove.filters.run import run_filter
+from tardis_imagetrove.ingest.series import ingest_series, refresh_state
 from tardis_imagetrove.models import FilterRun, Instance, Series
 from tardis_imagetrove.mytardis import mytardis
 
@@ -159,6 +160,28 @@ def test_a_late_instance_of_somebody_else_does_not_join(
     assert "SOMEBODY-ELSE" in series.reason
     assert series.archives.get().instance_count == len(paths) - 1
     assert len(spool.files(uid)) == 1
+
+
+def test_conversion_does_not_hide_that_a_late_instance_is_held(spool, scratch, configuration, tmp_path):
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths[:-1])
+    uid = series_uid(paths[0])
+    runs = ingest_series(spool, uid, ("picture",), scratch)
+    dataset = pydicom.dcmread(paths[-1])
+    dataset.PatientID = "somebody else"
+    dataset.save_as(paths[-1])
+    deliver(spool, paths[-1])
+    ingest_series(spool, uid, ("picture",), scratch)
+    for run in runs:
+        refresh_state(run_filter(run, scratch, 60))
+    series = Series.objects.get()
+    assert series.state == Series.State.HELD
+    assert "PatientID is 'somebody else'" in series.reason
+    # Once an operator has taken it away there is nothing more to say.
+    spool.discard(uid, spool.files(uid))
+    ingest_series(spool, uid, ("picture",), scratch)
+    series.refresh_from_db()
+    assert (series.state, series.reason) == (Series.State.DONE, "")
 
 
 def test_series_of_one_title_share_a_dataset_each_in_its_own_directory(

@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import ProjectGroup, Series
+from tardis_imagetrove.mytardis import mytardis
 
 from ..conftest import configure, deliver, phantom, series_uid
 
@@ -133,3 +134,65 @@ def test_a_group_made_by_ingest_may_be_managed_by_its_members_later(
     ingest(spool, scratch, tmp_path / "first", "12345^Smith")
     self_made_group(django_user_model, "Project 12345")
     assert ingest(spool, scratch, tmp_path / "second", "12345^Smith").state == Series.State.DONE
+
+
+HAS_PROJECTS = pytest.mark.skipif(
+    not apps.is_installed("tardis.apps.projects"), reason="only MyTARDIS 5.0 has projects"
+)
+
+
+def made_project(django_user_model, maker: str, name: str):
+    """A project, and an experiment of its maker's in it: whoever sees one of a project's experiments is shown the titles of all."""
+    from tardis.apps.projects.models import Project
+    from tardis.tardis_portal.models import Experiment
+
+    user = django_user_model.objects.get(username=maker)
+    experiment = Experiment.objects.create(title="of the maker", created_by=user)
+    mytardis().grant_experiment(experiment.pk, user.pk, None)
+    project = Project.objects.create(name=name, principal_investigator=user, created_by=user)
+    project.experiments.add(experiment)
+    return project
+
+
+@HAS_PROJECTS
+def test_a_project_that_somebody_else_made_is_not_shown_the_titles_of_scans(
+    spool, scratch, projects, django_user_model, tmp_path
+):
+    squatter = person(django_user_model, "squatter")
+    project = made_project(django_user_model, "squatter", "Project 12345")
+    series = ingest(spool, scratch, tmp_path / "in", "12345^Smith")
+    page = squatter.get(reverse("tardis.apps.projects.project_recent_experiments", args=[project.pk]))
+    assert page.status_code == 200
+    assert b"of the maker" in page.content and b"PHANTOM" not in page.content.upper()
+    assert series.state == Series.State.HELD
+    assert "the project 'Project 12345' was made by squatter" in series.reason
+    assert len(spool.files(series.series_uid)) == 2
+
+    project.name = "somebody else's"
+    project.save()
+    ingest_series(spool, series.series_uid, (), scratch)
+    assert Series.objects.get().state == Series.State.DONE
+    assert project.experiments.count() == 1
+
+
+@HAS_PROJECTS
+@pytest.mark.parametrize("maker", ["administrator", "member", "facility"])
+def test_the_project_of_one_who_may_see_the_scans_is_joined(
+    spool, scratch, projects, django_user_model, tmp_path, maker
+):
+    django_user_model.objects.create_user("administrator", is_staff=True)
+    person(django_user_model, "member", "Project 12345")
+    project = made_project(django_user_model, maker, "Project 12345")
+    assert ingest(spool, scratch, tmp_path / "in", "12345^Smith").state == Series.State.DONE
+    assert project.experiments.count() == 2
+
+
+@HAS_PROJECTS
+def test_instruments_of_two_owners_feed_one_project(spool, scratch, projects, django_user_model, tmp_path):
+    from tardis.apps.projects.models import Project
+
+    assert ingest(spool, scratch, tmp_path / "first", "12345").state == Series.State.DONE
+    projects.owner = django_user_model.objects.create_user("another facility")
+    projects.save()
+    assert ingest(spool, scratch, tmp_path / "second", "12345").state == Series.State.DONE
+    assert Project.objects.get().experiments.count() == 2
