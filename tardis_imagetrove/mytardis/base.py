@@ -150,11 +150,13 @@ def _demand_folder(storage, box) -> None:  # noqa: ANN001 (a Django storage and 
     """Django would make it anew: on another disk, where it is out of sight once the box's own is mounted.
 
     Raises:
-        RetriableError: the folder of a box on a file system is not there.
+        RetriableError: the folder of a box on a file system, which has files already, is not there.
     """
-    if isinstance(storage, FileSystemStorage) and not Path(storage.location).exists():
+    if not isinstance(storage, FileSystemStorage) or Path(storage.location).exists():
+        return
+    if box.file_objects.exists():
         raise RetriableError(
-            f"storage box {box}: its folder {storage.location} does not exist: is its disk mounted?"
+            f"storage box {box}: its folder {storage.location} does not exist any more: is its disk mounted?"
         )
 
 

@@ -264,6 +264,7 @@ class TypedAclMyTardis(MyTardis):
             Q(experiments__in=ours)
             | Q(created_by=owner_id)
             | Q(created_by__is_staff=True)
+            | Q(created_by__is_superuser=True)
             | Q(created_by__groups=group)
         )
         project = trusted.order_by("pk").first()

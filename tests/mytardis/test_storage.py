@@ -238,16 +238,22 @@ def test_a_full_box_leaves_the_series_waiting_with_the_reason_and_no_half_file(
 def test_a_local_box_whose_disk_is_not_mounted_leaves_the_series_waiting_and_nothing_is_made(
     spool, scratch, configuration, box, tmp_path
 ):
+    (tmp_path / "store").rmdir()  # a new box's folder is made
+    first = phantom(tmp_path / "first")
+    deliver(spool, *first)
+    ingest_series(spool, series_uid(first[0]), (), scratch)
+    assert Series.objects.get().state == Series.State.DONE
+
     (tmp_path / "store").rename(tmp_path / "elsewhere")  # as its folder is seen without the disk it is on
-    paths = phantom(tmp_path / "in")
+    paths = phantom(tmp_path / "in", series_uid="2.25.774")
     deliver(spool, *paths)
     uid = series_uid(paths[0])
     ingest_series(spool, uid, (), scratch)
-    series = Series.objects.get()
+    series = Series.objects.get(series_uid=uid)
     assert (series.state, len(spool.files(uid))) == (Series.State.WAITING, len(paths))
     assert f"storage box {box}" in series.reason
-    assert f"{tmp_path}/store does not exist" in series.reason
+    assert f"{tmp_path}/store does not exist any more" in series.reason
     assert not (tmp_path / "store").exists()
     (tmp_path / "elsewhere").rename(tmp_path / "store")
     ingest_series(spool, uid, (), scratch)
-    assert Series.objects.get().state == Series.State.DONE
+    assert Series.objects.get(series_uid=uid).state == Series.State.DONE
