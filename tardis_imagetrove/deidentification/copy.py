@@ -292,10 +292,8 @@ class _Deidentifier:
         return str(uid) if str(uid) in UID_dictionary else self.pseudonyms.uid(str(uid))
 
     def _identifies(self, value: object) -> bool:
-        text = _joined(value)
-        found = {word.casefold() for word in _WORDS.findall(text)}
-        # What is not of the character set that the file names cannot be compared.
-        return "\ufffd" in text or not found.isdisjoint(self.identifying)
+        found = {word.casefold() for word in _WORDS.findall(_joined(value))}
+        return not found.isdisjoint(self.identifying)
 
     def _moved_times(self, dataset: Dataset) -> dict[BaseTag, object]:
         """New values of a dataset's dates and times; None for those that cannot be read."""
