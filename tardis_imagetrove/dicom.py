@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.datadict import keyword_dict, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
@@ -26,6 +27,8 @@ logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.
 logging.getLogger("pydicom.pixels").setLevel(logging.CRITICAL)
 
 _TAG = re.compile(r"\(?\s*([0-9A-Fa-f]{4})\s*,?\s*([0-9A-Fa-f]{4})\s*\)?\Z")
+
+_TEXT_VRS = {"LO", "SH", "PN", "LT", "ST", "UT", "UC"}
 
 #: What every series is looked at for, whatever an instrument's configuration names.
 SERIES_FIELDS = (
@@ -93,6 +96,18 @@ def _one_text(value: object) -> str:
     return text.strip(" \r\n\t").rstrip("^")
 
 
+def _decode(header: Dataset, tag: BaseTag) -> None:
+    """Have an element decoded: text that is not of the character set that the file names as Latin-1.
+
+    Each of its bytes would else become the same sign, and with them two patients one.
+    """
+    raw = header.get_item(tag)
+    element = header[tag]
+    undecoded = raw.value if isinstance(raw, RawDataElement) else None
+    if element.VR in _TEXT_VRS and undecoded and "\ufffd" in str(element.value):
+        header[tag] = DataElement(tag, element.VR, undecoded.decode("latin-1"))
+
+
 def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
     """A file's attributes without its pixels, only ``fields`` if they are named.
 
@@ -105,8 +120,8 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-            for element in header:  # decodes now, so that what is damaged is found here
-                element.value  # noqa: B018
+            for tag in list(header.keys()):  # decodes now, so that what is damaged is found here
+                _decode(header, tag)
             if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
                 directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
                 kind = NoInstance if directory else UnreadableFile

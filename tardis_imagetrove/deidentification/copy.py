@@ -13,11 +13,11 @@ import pydicom
 from dicomanonymizer.simpledicomanonymizer import replace_element
 from pydicom import uid as uids
 from pydicom.datadict import dictionary_keyword, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 
 from ..errors import PermanentError
@@ -160,6 +160,18 @@ def refusal(dataset: Dataset) -> str:
     return ""
 
 
+def _text_of(dataset: Dataset, keyword: str) -> str:
+    """An attribute as text; as Latin-1 if it is not of the character set that the file names.
+
+    Each of its bytes would else become the same sign, and with them two patients one.
+    """
+    raw = dataset.get_item(Tag(tag_for_keyword(keyword)))
+    text = str(dataset.get(keyword, "") or "")
+    if "\ufffd" in text and isinstance(raw, RawDataElement) and raw.value:
+        return raw.value.decode("latin-1")
+    return text
+
+
 def _words_of(value: object) -> list[str]:
     return [str(word).upper() for word in (value if isinstance(value, (list, MultiValue)) else [value])]
 
@@ -172,7 +184,7 @@ class _Deidentifier:
             raise NotDeidentifiable(reason)
         self.dataset, self.profile, self.pseudonyms = dataset, profile, pseudonyms
         self.lean = dataset.SOPClassUID in _LEAN_KINDS
-        patient = str(dataset.get("PatientID", "") or "") or str(dataset.get("PatientName", "") or "")
+        patient = _text_of(dataset, "PatientID") or _text_of(dataset, "PatientName")
         self.pseudonym = pseudonyms.patient(patient) if patient.strip() else ""
         self.moved = pseudonyms.moved(patient.strip() or str(dataset.get("StudyInstanceUID", "")))
         self.identifying = frozenset(identifying_words(dataset))

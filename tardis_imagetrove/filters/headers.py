@@ -45,6 +45,7 @@ TAGS = (
     "SamplesPerPixel",
     "BitsAllocated",
     "BitsStored",
+    "HighBit",
     "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
@@ -302,7 +303,7 @@ def read_header(path: Path) -> Header:
     has_pixels = met_pixels and rows > 0 and columns > 0
     scaling = _scaling(dataset, frames)
     planes = mosaic_planes if mosaic else planes_of(dataset, frames)
-    oddities = [*_scaling_oddities(dataset, scaling)] if has_pixels else []
+    oddities = [*_scaling_oddities(dataset, scaling), *_bits_oddities(dataset)] if has_pixels else []
     if has_pixels and pixel_bytes != UNDEFINED_LENGTH:
         oddities += _length_oddities(dataset, rows * columns * frames, pixel_bytes)
     if scaling is not None:
@@ -490,6 +491,13 @@ def _scaling_oddities(dataset: Dataset, scaling: np.ndarray | None) -> Iterator[
         yield "RescaleSlope is 0, which says nothing; values are taken with slope 1"
     if scaling is None and dataset.get("ModalityLUTSequence"):
         yield "ModalityLUTSequence is not applied; values are those before it"
+
+
+def _bits_oddities(dataset: Dataset) -> Iterator[str]:
+    """Words when values do not lie in the lowest bits (PS3.3 C.7.6.3.1, High Bit)."""
+    stored, high = (_order(dataset, keyword) for keyword in ("BitsStored", "HighBit"))
+    if "HighBit" in dataset and stored and high != stored - 1:
+        yield f"HighBit is {high} where BitsStored is {stored}; values are taken as if it were {stored - 1}"
 
 
 def _length_oddities(dataset: Dataset, pixels: int, length: int) -> Iterator[str]:

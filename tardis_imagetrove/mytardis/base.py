@@ -192,7 +192,7 @@ class MyTardis(ABC):
         A project that does not exist is made, the owner's. Call it in a transaction.
 
         Args:
-            ours: ids of the experiments that came of instruments: a project that holds one is the right one.
+            ours: ids of the experiments that came of instruments: a project that holds one of the group's is the right one.
 
         Raises:
             PermanentError: the project of that name was made by somebody who may not see the experiment.

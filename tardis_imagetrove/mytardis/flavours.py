@@ -255,13 +255,15 @@ class TypedAclMyTardis(MyTardis):
         if not apps.is_installed("tardis.apps.projects"):
             return
         from tardis.apps.projects.models import Project, ProjectACL
+        from tardis.tardis_portal.models import ExperimentACL
 
         # Projects have no unique name: the group, which has, is the lock.
         group = Group.objects.select_for_update().get(pk=group_id)
         named = Project.objects.filter(name=group.name)
         # A project's page shows the titles of all its experiments to whoever sees one of them.
+        shared = ExperimentACL.objects.filter(group=group, experiment__in=ours).values("experiment")
         trusted = named.filter(
-            Q(experiments__in=ours)
+            Q(experiments__in=shared)
             | Q(created_by=owner_id)
             | Q(created_by__is_staff=True)
             | Q(created_by__is_superuser=True)

@@ -277,6 +277,77 @@ def test_comments_inside_compressed_pictures_go(name, segment, tmp_path, pseudon
     assert np.array_equal(made.pixel_array, dataset.pixel_array)
 
 
+def test_patients_in_letters_of_another_character_set_stay_apart(instance, tmp_path, pseudonyms):
+    """As a console writes that says UTF-8 and means GBK."""
+    edit(instance, lambda dataset: setattr(dataset, "SpecificCharacterSet", "ISO_IR 192"))
+    edit(instance, lambda dataset: setattr(dataset, "PatientID", "PATIENT-"))
+    written = instance.read_bytes()
+    made = set()
+    for patient in ("张三先生", "王五先生"):
+        instance.write_bytes(written.replace(b"PATIENT-", patient.encode("gbk")))
+        made.add(str(copy(instance, tmp_path, pseudonyms).PatientID))
+    assert len(made) == 2
+
+
+JP2_BOXES = bytes.fromhex("0000000c6a5020200d0a870a") + b"\0\0\0\x15xml <a>Smith</a>" + b"\0\0\0\0jp2c"
+
+
+@pytest.mark.parametrize(
+    "name", ["SC_rgb_jpeg_dcmtk.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"]
+)
+@pytest.mark.parametrize("behind", [b"Smith^John", b"\xff\xd9Smith^John\xff\xd9"])
+def test_what_lies_behind_the_end_of_a_compressed_picture_goes(name, behind, tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(get_testdata_file(name))
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame.rstrip(b"\0") + behind])
+    dataset.BurnedInAnnotation = "NO"
+    dataset.save_as(tmp_path / "in.dcm")
+    made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
+    assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
+    assert np.array_equal(made.pixel_array, dataset.pixel_array)
+
+
+def test_a_comment_between_the_scans_of_a_picture_goes(tmp_path, pseudonyms):
+    """In JPEG's colour planes one after the other; decoders pass over it."""
+    dataset = pydicom.dcmread(get_testdata_file("SC_rgb_jpeg_dcmtk.dcm"))
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    end = frame.rindex(b"\xff\xd9")
+    dataset.PixelData = encapsulate([frame[:end] + b"\xff\xfe\0\x07Smith" + frame[end:]])
+    dataset.BurnedInAnnotation = "NO"
+    dataset.save_as(tmp_path / "in.dcm")
+    made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
+    assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
+    assert np.array_equal(made.pixel_array, dataset.pixel_array)
+
+
+def test_the_boxes_around_a_jpeg_2000_picture_go(tmp_path, pseudonyms):
+    """Which DICOM does not have (PS3.5 A.4.4), and some writers put there with text in them."""
+    dataset = pydicom.dcmread(get_testdata_file("MR_small_jp2klossless.dcm"))
+    pixels = dataset.pixel_array
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    dataset.PixelData = encapsulate([JP2_BOXES + frame])
+    dataset.save_as(tmp_path / "in.dcm")
+    made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
+    assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
+    assert np.array_equal(made.pixel_array, pixels)
+
+
+def test_a_comment_among_the_tiles_of_a_picture_is_refused(tmp_path, pseudonyms):
+    dataset = pydicom.dcmread(get_testdata_file("MR_small_jp2klossless.dcm"))
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    place = frame.index(b"\xff\x90\0\x0a") + 12
+    length = int.from_bytes(frame[place - 6 : place - 2], "big")
+    tile = frame[: place - 6] + (length + 11).to_bytes(4, "big") + frame[place - 2 : place]
+    dataset.PixelData = encapsulate([tile + b"\xff\x64\0\x09\0\1Smith" + frame[place:]])
+    dataset.save_as(tmp_path / "in.dcm")
+    assert np.array_equal(
+        pydicom.dcmread(tmp_path / "in.dcm").pixel_array,
+        pydicom.dcmread(get_testdata_file("MR_small_jp2klossless.dcm")).pixel_array,
+    )
+    with pytest.raises(NotDeidentifiable):
+        copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
+
+
 @pytest.mark.parametrize("options", [[], EVERY_BUT_FULL_DATES])
 @pytest.mark.parametrize(
     ("changes", "words"),

@@ -385,6 +385,7 @@ def modality_lut(dataset):
         (lambda dataset: setattr(dataset, "Rows", 11), "Pixel data is 792 bytes long .* make 396"),
         (modality_lut, "ModalityLUTSequence is not applied"),
         (lambda dataset: setattr(dataset, "RescaleSlope", "0"), "RescaleSlope is 0"),
+        (lambda dataset: setattr(dataset, "HighBit", 15), "HighBit is 15 where BitsStored is 12"),
         (lambda dataset: delattr(dataset, "PixelSpacing"), "do not say where every slice lies"),
         (
             lambda dataset: setattr(dataset, "ImageOrientationPatient", [0] * 6),

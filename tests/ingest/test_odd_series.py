@@ -78,6 +78,27 @@ def test_an_attribute_that_is_missing_keeps_no_scan_back(spool, scratch, configu
     assert dicom_bytes(archive_of(series.series_uid, tmp_path)) == sorted(sent)
 
 
+@pytest.mark.parametrize("charset", ["ISO_IR 192", "ISO 2022 IR 87", "ISO_IR 127"])
+def test_two_patients_in_letters_of_another_character_set_stay_two(
+    spool, scratch, configuration, tmp_path, charset
+):
+    """As a console writes that says UTF-8 and means GBK: what cannot be read must not be the same."""
+    from tardis.tardis_portal.models import Experiment
+
+    for placeholder, patient in (("PATIENT-A", "张三先生"), ("PATIENT-B", "王五先生")):
+        paths = phantom(
+            tmp_path / placeholder,
+            slices=2,
+            patient_id=placeholder[:8],
+            overrides={"SpecificCharacterSet": charset},
+        )
+        for path in paths:
+            path.write_bytes(path.read_bytes().replace(placeholder[:8].encode(), patient.encode("gbk")))
+        assert ingest(spool, scratch, *paths)[0].state == Series.State.DONE
+    titles = list(Experiment.objects.values_list("title", flat=True))
+    assert len(titles) == 2 and "\ufffd" not in "".join(titles)
+
+
 def test_a_name_in_three_scripts_is_a_title(spool, scratch, owner, box, tmp_path):
     configure(owner, storage_box=box, experiment_title=["PatientName"])
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"

@@ -188,6 +188,19 @@ def test_the_project_of_one_who_may_see_the_scans_is_joined(
 
 
 @HAS_PROJECTS
+def test_a_project_is_not_the_right_one_for_a_scan_of_another_project_in_it(
+    spool, scratch, projects, django_user_model, tmp_path
+):
+    """Anybody who may make projects may put into them what they may see."""
+    other = ingest(spool, scratch, tmp_path / "other", "54321")
+    person(django_user_model, "squatter", "Project 54321")
+    project = made_project(django_user_model, "squatter", "Project 12345")
+    project.experiments.add(other.dataset_key.experiment_key.experiment)
+    assert ingest(spool, scratch, tmp_path / "in", "12345^Smith").state == Series.State.HELD
+    assert project.experiments.count() == 2
+
+
+@HAS_PROJECTS
 def test_instruments_of_two_owners_feed_one_project(spool, scratch, projects, django_user_model, tmp_path):
     from tardis.apps.projects.models import Project
 
