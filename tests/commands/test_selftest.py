@@ -76,6 +76,25 @@ def test_a_sound_site_is_well_and_nothing_is_left(site, run, everything):
     assert everything() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": 99999}, "--port 99999: must be from 1 to 65535"),
+        ({"port": 0}, "--port 0: must be"),
+        ({"timeout": float("nan")}, "--timeout nan: must be a number of seconds above 0"),
+        ({"timeout": 0.0}, "--timeout 0.0: must be"),
+        ({"ae_title": "A" * 17}, "--ae-title: AE title 'AAAAAAAAAAAAAAAAA': must be 1 to 16"),
+        ({"ae_title": ""}, "--ae-title: AE title '': must be 1 to 16"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_made(run, everything, options, words):
+    before = everything()
+    lines, well = run(**options)
+    assert (well, len(lines)) == (False, 1)
+    assert words in lines[0]
+    assert everything() == before
+
+
 def test_without_a_receiver_nothing_is_made(run, everything, site):
     before = everything()
     lines, well = run()
