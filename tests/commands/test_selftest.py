@@ -84,6 +84,7 @@ def test_a_sound_site_is_well_and_nothing_is_left(site, run, everything):
         ({"timeout": float("nan")}, "--timeout nan: must be a number of seconds above 0"),
         ({"timeout": 0.0}, "--timeout 0.0: must be"),
         ({"ae_title": "A" * 17}, "--ae-title: AE title 'AAAAAAAAAAAAAAAAA': must be 1 to 16"),
+        ({"storage_box": "Gr\udcfcn"}, "--storage-box: not text in UTF-8"),
         ({"ae_title": ""}, "--ae-title: AE title '': must be 1 to 16"),
     ],
 )

@@ -45,7 +45,10 @@ class Command(BaseCommand):
             raise CommandError(f"--ae-title: {error}.") from error
         box_id = None
         if options["storage_box"]:
-            box_id = mytardis().box_id(options["storage_box"])
+            try:
+                box_id = mytardis().box_id(options["storage_box"])
+            except UnicodeEncodeError as error:  # what the shell had in another encoding
+                raise CommandError("--storage-box: not text in UTF-8.") from error
             if box_id is None:
                 raise CommandError(f"There is no storage box {options['storage_box']!r}.")
         token = options["remove"] or new_token()
