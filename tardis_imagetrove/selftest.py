@@ -166,7 +166,9 @@ class SelfTest:
 
     def _broker(self) -> str:
         for message in check_broker():
-            raise StepFailed(message.msg, "the broker itself, and MyTARDIS's setting of its URL")
+            if message.is_serious():
+                raise StepFailed(message.msg, "the broker itself, and MyTARDIS's setting of its URL")
+            raise StepFailed(message.msg, f"is a worker running ({WORKER}), with the same broker?")
         return "can be reached"
 
     def _configuration(self) -> str:

@@ -11,6 +11,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 
+from tardis_imagetrove import tasks
 from tardis_imagetrove.models import FilterRun, InstrumentConfiguration, Series
 from tardis_imagetrove.mytardis import mytardis, trial
 
@@ -125,6 +126,17 @@ def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run
     )
     assert lines[-2].startswith("removal          ok")
     assert everything() == before
+
+
+def test_a_queue_without_a_worker_is_not_taken_for_the_brokers_fault(site, run, monkeypatch):
+    # The broker of these tests does not carry the question who listens.
+    monkeypatch.setattr(tasks, "listeners", lambda: {"celery": []})
+    site.start_receiver(closed=True)
+    lines, well = run(timeout=6)
+    assert not well
+    told = next(at for at, line in enumerate(lines) if line.startswith("broker           FAILED"))
+    assert "No worker takes work from the queue" in lines[told]
+    assert "look at: is a worker running" in lines[told + 1]
 
 
 def test_with_the_broker_away_the_broker_is_named(site, run, everything):
