@@ -166,7 +166,9 @@ class SelfTest:
 
     def _broker(self) -> str:
         for message in check_broker():
-            raise StepFailed(message.msg, "the broker itself, and MyTARDIS's setting of its URL")
+            if message.is_serious():
+                raise StepFailed(message.msg, "the broker itself, and MyTARDIS's setting of its URL")
+            raise StepFailed(message.msg, f"is a worker running ({WORKER}), with the same broker?")
         return "can be reached"
 
     def _configuration(self) -> str:
@@ -205,7 +207,7 @@ class SelfTest:
             return True
 
         try:
-            self._wait_for(admitted, min(self.seconds, _ADMISSION_SECONDS))
+            self._wait_for(admitted, _ADMISSION_SECONDS)
         except TimeoutError:
             raise StepFailed(
                 f"the receiver does not admit the sender that was configured {_ADMISSION_SECONDS} s ago",

@@ -622,7 +622,7 @@ def _listed(settings: Settings) -> tuple[list[str], list[Note]]:
         ]
     names, notes = [], []
     for item in setting.value:
-        if not isinstance(item, str):
+        if not isinstance(item, str) or not item or not item.isprintable():
             notes.append(
                 Note(Severity.LEFT_OUT, f"{setting.place}: instruments: an entry is not a name in quotes")
             )

@@ -277,6 +277,14 @@ def test_listed_without_block_and_block_not_listed_are_told(read):
     assert "listed twice" in texts(conf, Severity.WARNING)[0]
 
 
+@pytest.mark.parametrize("name", ["", "A\\u0000", "\\u001b[2JA"])
+def test_an_entry_of_the_list_that_no_terminal_could_show_is_told_without_it(read, name):
+    conf = interpret(read(f'instruments = ["{name}"]'))
+    (text,) = texts(conf, Severity.LEFT_OUT)
+    assert "instruments: an entry is not a name in quotes" in text
+    assert text.isprintable()
+
+
 def test_without_the_list_of_instruments_it_is_told_what_to_add(read):
     conf = interpret(read(ONE.replace("instruments =", "instrumentes =")))
     assert conf.instruments == ()

@@ -22,7 +22,7 @@ from ..dicom import parse_field
 from ..errors import KilledError, PermanentError, RetriableError
 from ..models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Instance, InstrumentConfiguration
 from ..mytardis import FileRecord, mytardis
-from ..mytardis.base import file_chunks
+from ..mytardis.base import Sums, file_chunks
 from ..mytardis.parameters import set_parameters
 from ..parameters import Level, Parameters
 from .base import DicomSeries, Filter, FilterResult, FilterSettings
@@ -308,7 +308,10 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
     """
     portal = mytardis()
     series = run.archive.series
-    box_id = series.configuration.storage_box_id if series.configuration else None
+    box_id = portal.box_for(
+        run.archive.datafile.dataset_id,
+        series.configuration.storage_box_id if series.configuration else None,
+    )
     records = [
         FileRecord(
             dataset_id=run.archive.datafile.dataset_id,
@@ -320,8 +323,8 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
         )
         for output in result.outputs
     ]
+    sums: list[Sums] = []
     try:
-        sums = []
         for record, output in zip(records, result.outputs, strict=True):
             with output.path.open("rb") as file:
                 sums.append(portal.store(record, file_chunks(file), box_id))
@@ -337,7 +340,7 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
                 )
             _mine(run).update(filter_version=conversion.version, converter=result.converter[:200])
     except BaseException:
-        for record in records:
+        for record in records[: len(sums)]:
             portal.discard(record, box_id)
         raise
     # A worker that is killed here leaves the run unfinished: the next attempt finds both and removes both.

@@ -89,11 +89,13 @@ def archive_instances(
     if disguise is not None and disguise.keep_originals:
         # By the UID, which no two series share, in a directory that need not be found by a researcher.
         apart = _record(series.originals_key, series.series_uid, series.series_uid, _next(original))
-    stored: list[FileRecord] = []
+    stored: dict[FileRecord, int] = {}
 
     def store(record: FileRecord, series_uid: str, study_uid: str, members: Iterable[Member]) -> Sums:
-        stored.append(record)
-        return portal.store(record, zip_stream(series_uid, study_uid, members), configuration.storage_box_id)
+        box_id = portal.box_for(record.dataset_id, configuration.storage_box_id)
+        sums = portal.store(record, zip_stream(series_uid, study_uid, members), box_id)
+        stored[record] = box_id
+        return sums
 
     try:
         with ExitStack() as stack:
@@ -107,7 +109,7 @@ def archive_instances(
             archive = Archive.objects.create(
                 series=series,
                 version=record.version,
-                datafile_id=portal.register(record, sums, configuration.storage_box_id),
+                datafile_id=portal.register(record, sums, stored[record]),
                 sha512=sums.sha512,
                 instance_count=len(contents.members),
                 profile=disguise.profile.words if disguise else "",
@@ -118,7 +120,7 @@ def archive_instances(
                     series=series,
                     version=apart.version,
                     archive=archive if contents.has_every_original else None,
-                    datafile_id=portal.register(apart, apart_sums, configuration.storage_box_id),
+                    datafile_id=portal.register(apart, apart_sums, stored[apart]),
                     sha512=apart_sums.sha512,
                 )
                 older = series.originals.exclude(pk=newest.pk)
@@ -131,8 +133,8 @@ def archive_instances(
             )
             _supersede(portal, series, archive)
     except BaseException:
-        for one in stored:
-            portal.discard(one, configuration.storage_box_id)
+        for one, box_id in stored.items():
+            portal.discard(one, box_id)
         raise
 
 

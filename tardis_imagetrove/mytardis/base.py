@@ -269,33 +269,58 @@ class MyTardis(ABC):
 
     # Files
 
-    def store(self, record: FileRecord, chunks: Iterable[bytes], box_id: int | None) -> Sums:
+    @staticmethod
+    def box_for(dataset_id: int, box_id: int | None) -> int:
+        """Id of the storage box for a file of the dataset: ``box_id``, or what MyTARDIS chooses if it is None.
+
+        To be asked once for each file: MyTARDIS's choice may change while the file is written.
+
+        Raises:
+            RetriableError: MyTARDIS cannot tell, or its default box's folder is not there.
+        """
+        from tardis.tardis_portal.models import DataFile
+
+        if box_id is not None:
+            return box_id
+        try:
+            return DataFile(dataset_id=dataset_id).get_default_storage_box().pk
+        except DatabaseError:
+            raise
+        except Exception as error:  # among others, two boxes are marked as the default one
+            raise RetriableError(
+                f"MyTARDIS's default storage box cannot be used: {type(error).__name__}: {error}"
+            ) from error
+
+    def store(self, record: FileRecord, chunks: Iterable[bytes], box_id: int) -> Sums:
         """Stream bytes into the storage box, synced, and prove, by reading them back, that they are there.
 
         Nothing is written to the database: see :meth:`register`. What a killed attempt left
-        under the same name is replaced.
+        under the same name is replaced; what fails is removed again.
 
         Raises:
             RetriableError: the box refuses, fails, or gives other bytes back.
         """
-        storage, box = self._storage(record.dataset_id, box_id)
+        storage, box = self._storage(box_id)
         with self._box_errors(box, record.uri):
             _demand_folder(storage, box)
             self._remove_orphan(storage, box, record.uri)
-            stream = Summing(chunks)
             try:
-                name = storage.save(record.uri, File(stream, name=record.filename))
+                return self._save(storage, box, record, Summing(chunks))
             except BaseException:
                 # Half a file on a full disk keeps what would still fit from getting there.
                 self.discard(record, box_id)
                 raise
-            if name != record.uri:
-                storage.delete(name)
-                raise RetriableError(f"storage box {box}: {record.uri} exists already and is another file")
-            written = stream.sums()
-            _make_durable(storage, record.uri)
-            with storage.open(record.uri, "rb") as file:
-                kept = drain(Summing(file_chunks(file)))
+
+    @staticmethod
+    def _save(storage, box, record: FileRecord, stream: Summing) -> Sums:  # noqa: ANN001
+        name = storage.save(record.uri, File(stream, name=record.filename))
+        if name != record.uri:
+            storage.delete(name)
+            raise RetriableError(f"storage box {box}: {record.uri} exists already and is another file")
+        written = stream.sums()
+        _make_durable(storage, record.uri)
+        with storage.open(record.uri, "rb") as file:
+            kept = drain(Summing(file_chunks(file)))
         if kept != written:
             raise RetriableError(
                 f"storage box {box}: {record.uri} came back changed"
@@ -303,11 +328,11 @@ class MyTardis(ABC):
             )
         return written
 
-    def register(self, record: FileRecord, sums: Sums, box_id: int | None) -> int:
+    def register(self, record: FileRecord, sums: Sums, box_id: int) -> int:
         """Id of the new, verified DataFile of what :meth:`store` stored; call it in a transaction."""
         from tardis.tardis_portal.models import DataFile, DataFileObject
 
-        _, box = self._storage(record.dataset_id, box_id)
+        _, box = self._storage(box_id)
         datafile = DataFile.objects.create(
             dataset_id=record.dataset_id,
             directory=record.directory,
@@ -428,10 +453,10 @@ class MyTardis(ABC):
                 f"former files cannot be removed: {type(error).__name__}: {error}"
             ) from error
 
-    def discard(self, record: FileRecord, box_id: int | None) -> None:
+    def discard(self, record: FileRecord, box_id: int) -> None:
         """Remove what :meth:`store` stored and nothing registered; failing to is no harm."""
-        storage, box = self._storage(record.dataset_id, box_id)
         with contextlib.suppress(Exception):
+            storage, box = self._storage(box_id)
             self._remove_orphan(storage, box, record.uri)
 
     @staticmethod
@@ -454,16 +479,13 @@ class MyTardis(ABC):
         return Dataset.objects.filter(pk=dataset_id, experiments=experiment_id).exists()
 
     @staticmethod
-    def _storage(dataset_id: int, box_id: int | None):  # noqa: ANN205 (a Django storage and a StorageBox)
-        from tardis.tardis_portal.models import DataFile, StorageBox
+    def _storage(box_id: int):  # noqa: ANN205 (a Django storage and a StorageBox)
+        from tardis.tardis_portal.models import StorageBox
 
-        if box_id is not None:
+        try:
             box = StorageBox.objects.get(pk=box_id)
-        else:
-            try:
-                box = DataFile(dataset_id=dataset_id).get_default_storage_box()
-            except OSError as error:
-                raise RetriableError(f"MyTARDIS's default storage box cannot be used: {error}") from error
+        except StorageBox.DoesNotExist:
+            raise RetriableError(f"storage box {box_id} has been deleted") from None
         try:
             return _storage_of(box), box
         except DatabaseError:

@@ -151,6 +151,15 @@ def test_a_setting_of_the_wrong_kind_is_named(archived, settings, wrong):
     assert f"IMAGETROVE[{name!r}] is " in refused("--all")
 
 
+def test_a_list_of_no_filters_is_told(archived):
+    assert "--filters ' , ' names none. There are " in refused("--all", "--filters", " , ")
+
+
+@pytest.mark.parametrize("option", ["--series", "--instrument"])
+def test_what_the_shell_has_in_another_encoding_is_told(archived, option):
+    assert "not text in UTF-8" in refused(option, "Gr\udcfcn")
+
+
 def test_settings_that_are_no_dictionary_are_named(settings, tmp_path):
     settings.IMAGETROVE = 5
     assert "IMAGETROVE must be a dictionary" in refused(str(tmp_path), "--out", str(tmp_path / "out"))

@@ -142,6 +142,8 @@ def test_new_instruments_need_an_owner_who_exists(run, django_user_model):
         run(TWO)
     with pytest.raises(CommandError, match="--owner: there is no account 'nobody'"):
         run(TWO, owner="nobody")
+    with pytest.raises(CommandError, match="--owner: not text in UTF-8"):
+        run(TWO, owner="Gr\udcfcn")
     owner = django_user_model.objects.create_user("facility")
     run(TWO, owner="facility")
     assert {one["owner_id"] for one in kept()} == {owner.pk}

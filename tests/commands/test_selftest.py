@@ -11,6 +11,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 
+from tardis_imagetrove import tasks
 from tardis_imagetrove.models import FilterRun, InstrumentConfiguration, Series
 from tardis_imagetrove.mytardis import mytardis, trial
 
@@ -76,6 +77,26 @@ def test_a_sound_site_is_well_and_nothing_is_left(site, run, everything):
     assert everything() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": 99999}, "--port 99999: must be from 1 to 65535"),
+        ({"port": 0}, "--port 0: must be"),
+        ({"timeout": float("nan")}, "--timeout nan: must be a number of seconds above 0"),
+        ({"timeout": 0.0}, "--timeout 0.0: must be"),
+        ({"ae_title": "A" * 17}, "--ae-title: AE title 'AAAAAAAAAAAAAAAAA': must be 1 to 16"),
+        ({"storage_box": "Gr\udcfcn"}, "--storage-box: not text in UTF-8"),
+        ({"ae_title": ""}, "--ae-title: AE title '': must be 1 to 16"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_made(run, everything, options, words):
+    before = everything()
+    lines, well = run(**options)
+    assert (well, len(lines)) == (False, 1)
+    assert words in lines[0]
+    assert everything() == before
+
+
 def test_without_a_receiver_nothing_is_made(run, everything, site):
     before = everything()
     lines, well = run()
@@ -105,6 +126,17 @@ def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run
     )
     assert lines[-2].startswith("removal          ok")
     assert everything() == before
+
+
+def test_a_queue_without_a_worker_is_not_taken_for_the_brokers_fault(site, run, monkeypatch):
+    # The broker of these tests does not carry the question who listens.
+    monkeypatch.setattr(tasks, "listeners", lambda: {"celery": []})
+    site.start_receiver(closed=True)
+    lines, well = run(timeout=6)
+    assert not well
+    told = next(at for at, line in enumerate(lines) if line.startswith("broker           FAILED"))
+    assert "No worker takes work from the queue" in lines[told]
+    assert "look at: is a worker running" in lines[told + 1]
 
 
 def test_with_the_broker_away_the_broker_is_named(site, run, everything):

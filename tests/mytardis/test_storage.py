@@ -16,8 +16,9 @@ import pydicom
 import pytest
 
 from tardis_imagetrove.errors import RetriableError
+from tardis_imagetrove.filters.run import run_filters
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Series
+from tardis_imagetrove.models import FilterRun, Series
 from tardis_imagetrove.mytardis import FileRecord, mytardis
 
 from ..conftest import configure, deliver, phantom, series_uid
@@ -257,3 +258,83 @@ def test_a_local_box_whose_disk_is_not_mounted_leaves_the_series_waiting_and_not
     (tmp_path / "elsewhere").rename(tmp_path / "store")
     ingest_series(spool, uid, (), scratch)
     assert Series.objects.get(series_uid=uid).state == Series.State.DONE
+
+
+@pytest.fixture
+def two_boxes(owner, tmp_path):
+    """Two boxes, the first of them MyTARDIS's default."""
+    from tardis.tardis_portal.models import StorageBox, StorageBoxAttribute
+
+    boxes = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        boxes.append(StorageBox.create_local_box(str(tmp_path / name)))
+    StorageBoxAttribute.objects.create(storage_box=boxes[0], key="default", value="True")
+    return boxes
+
+
+def test_another_default_box_while_a_file_is_written_does_not_misplace_it(
+    two_boxes, spool, scratch, owner, tmp_path, monkeypatch
+):
+    from django.core.files.storage import FileSystemStorage
+    from tardis.tardis_portal.models import DataFileObject, StorageBoxAttribute
+
+    configure(owner)
+    save = FileSystemStorage._save
+
+    def save_slowly(self, name, content):
+        StorageBoxAttribute.objects.update(storage_box=two_boxes[1])  # an administrator, meanwhile
+        return save(self, name, content)
+
+    monkeypatch.setattr(FileSystemStorage, "_save", save_slowly)
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    assert Series.objects.get().state == Series.State.DONE, Series.objects.get().reason
+    dfo = DataFileObject.objects.get()
+    assert dfo.verify()
+    assert [path.name for path in (tmp_path / "first").rglob("*.zip")] == [dfo.datafile.filename]
+    assert not list((tmp_path / "second").rglob("*"))
+
+
+def test_two_default_boxes_leave_the_series_waiting_and_are_named(two_boxes, spool, scratch, owner, tmp_path):
+    from tardis.tardis_portal.models import StorageBoxAttribute
+
+    configure(owner)
+    second = StorageBoxAttribute.objects.create(storage_box=two_boxes[1], key="default", value="True")
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths)
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    series = Series.objects.get()
+    assert series.state == Series.State.WAITING
+    assert "MyTARDIS's default storage box cannot be used: MultipleObjectsReturned" in series.reason
+    second.delete()
+    ingest_series(spool, series_uid(paths[0]), (), scratch)
+    assert Series.objects.get().state == Series.State.DONE
+
+
+def test_a_box_that_does_not_answer_is_asked_once_before_the_worker_is_free(
+    spool, scratch, configuration, tmp_path, monkeypatch
+):
+    from django.core.files.storage import FileSystemStorage
+
+    paths = phantom(tmp_path / "in")
+    deliver(spool, *paths)
+    asked = []
+
+    def no_answer(self, name):
+        asked.append(name)
+        raise OSError("no answer")  # for S3 after five minutes
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "exists", no_answer)
+        ingest_series(spool, series_uid(paths[0]), ("nifti",), scratch)
+    assert (Series.objects.get().state, len(asked)) == (Series.State.WAITING, 1)
+    (run_id,) = ingest_series(spool, series_uid(paths[0]), ("nifti",), scratch)
+    asked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "exists", no_answer)
+        list(run_filters(run_id, scratch, 1))
+    run = FilterRun.objects.get()
+    assert (run.state, len(asked)) == (FilterRun.State.WAITING, 1)
+    assert "no answer" in run.reason

@@ -111,6 +111,8 @@ class Command(BaseCommand):
                         raise CommandError(f"No instrument {instrument!r}. There are: {names or 'none'}.")
                     archives = archives.filter(series__configuration__name=instrument)
                 self._convert_archived(archives, wanted, bool(filters), force, no_wait)
+            except UnicodeEncodeError as error:  # what the shell had in another encoding
+                raise CommandError("--series or --instrument: not text in UTF-8.") from error
             except DatabaseError as error:
                 raise CommandError(
                     f"The database fails: {error}. What is queued goes on; give the command again."
@@ -130,6 +132,8 @@ class Command(BaseCommand):
             self.failures += problems
             return found.filters
         wanted = [name.strip() for name in names.split(",") if name.strip()]
+        if not wanted:
+            raise CommandError(f"--filters {names!r} names none. There are {', '.join(found.filters)}.")
         if unknown := [name for name in wanted if name not in found.filters]:
             raise CommandError(
                 "\n".join(

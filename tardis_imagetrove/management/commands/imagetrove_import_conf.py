@@ -39,6 +39,8 @@ class Command(BaseCommand):
             self._run(interpret(load(file, os.environ)), dry_run, owner)
         except ConfError as error:
             raise CommandError(str(error)) from error
+        except UnicodeEncodeError as error:  # what the shell had in another encoding
+            raise CommandError("--owner: not text in UTF-8") from error
         except DatabaseError as error:
             raise CommandError(f"the database cannot be used: {error}") from error
 

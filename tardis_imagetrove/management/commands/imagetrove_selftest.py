@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...mytardis import mytardis
+from ...scp.admission import parse_ae_title
 from ...scu import Peer
 from ...selftest import Outcome, SelfTest, calling_ae, new_token
 
@@ -33,13 +35,24 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: object) -> None:
+        if not 0 < options["port"] < 65536:
+            raise CommandError(f"--port {options['port']}: must be from 1 to 65535.")
+        if not (options["timeout"] > 0 and math.isfinite(options["timeout"])):
+            raise CommandError(f"--timeout {options['timeout']}: must be a number of seconds above 0.")
+        try:
+            ae_title = parse_ae_title(options["ae_title"])
+        except ValueError as error:
+            raise CommandError(f"--ae-title: {error}.") from error
         box_id = None
         if options["storage_box"]:
-            box_id = mytardis().box_id(options["storage_box"])
+            try:
+                box_id = mytardis().box_id(options["storage_box"])
+            except UnicodeEncodeError as error:  # what the shell had in another encoding
+                raise CommandError("--storage-box: not text in UTF-8.") from error
             if box_id is None:
                 raise CommandError(f"There is no storage box {options['storage_box']!r}.")
         token = options["remove"] or new_token()
-        peer = Peer(options["host"], options["port"], options["ae_title"], calling_ae(token))
+        peer = Peer(options["host"], options["port"], ae_title, calling_ae(token))
         test = SelfTest(token, peer, options["timeout"], box_id, self._tell)
         self.stdout.write(f"self-test {token}")
         # What is made must also be removed when an operator or a service manager stops it.

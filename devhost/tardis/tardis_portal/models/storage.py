@@ -64,12 +64,12 @@ class StorageBox(models.Model):
     def get_default_storage(cls, location=None, user=None):
         """The box marked as default, else the one at the location, which is made if there is none.
 
-        OSError if the folder does not exist.
+        OSError if the folder does not exist; MultipleObjectsReturned if two boxes are marked.
         """
         if location is None:
-            marked = cls.objects.filter(attributes__key="default", attributes__value="True").first()
-            if marked:
-                return marked
+            marked = cls.objects.filter(attributes__key="default", attributes__value="True")
+            if marked.exists():
+                return marked.get()
         location = location or settings.DEFAULT_STORAGE_BASE_DIR
         there = cls.objects.filter(options__key="location", options__value=location).first()
         return there or cls.create_local_box(location)
