@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nibabel
 from django.conf import settings as django_settings
@@ -38,6 +37,7 @@ from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, S
 from .mytardis import mytardis, trial
 from .mytardis.accounts import LOCAL_BACKEND
 from .phantom import oblique_mr_series
+from .scratch import scratch_folder
 from .tasks import open_spool, unheard, worker_names
 
 SLICES, ROWS, COLUMNS = 8, 48, 40
@@ -112,8 +112,8 @@ class SelfTest:
     def run(self) -> bool:
         """All steps, and the removal whatever happens; returns whether everything was well."""
         try:
-            with TemporaryDirectory(prefix="imagetrove-selftest-", dir=settings.scratch_path) as folder:
-                self._steps(Path(folder))
+            with scratch_folder(settings.scratch_path) as folder:
+                self._steps(folder)
         finally:
             self.remove()
         return not self.failures

@@ -18,8 +18,28 @@ MAY_IMPORT = {
     "deidentification": {"errors"},
     "mytardis": {"disk", "errors", "parameters"},
     "rapidconnect": {"mytardis", "errors"},
-    "ingest": {"archive", "deidentification", "dicom", "errors", "models", "mytardis", "scp", "spool"},
-    "filters": {"archive", "conf", "deidentification", "dicom", "errors", "models", "mytardis", "parameters"},
+    "ingest": {
+        "archive",
+        "deidentification",
+        "dicom",
+        "errors",
+        "models",
+        "mytardis",
+        "scp",
+        "scratch",
+        "spool",
+    },
+    "filters": {
+        "archive",
+        "conf",
+        "deidentification",
+        "dicom",
+        "errors",
+        "models",
+        "mytardis",
+        "parameters",
+        "scratch",
+    },
 }
 #: These can be used without Django or MyTARDIS.
 KNOW_NO_DJANGO = {
@@ -31,6 +51,7 @@ KNOW_NO_DJANGO = {
     "archive",
     "dicom",
     "parameters",
+    "scratch",
     "scu",
 }
 #: Modules outside ``mytardis/`` that may import MyTARDIS, since MyTARDIS looks for them by their names, or a

@@ -25,6 +25,7 @@ from ..mytardis import FileRecord, mytardis
 from ..mytardis.base import Sums, file_chunks
 from ..mytardis.parameters import set_parameters
 from ..parameters import Level, Parameters
+from ..scratch import scratch_folder
 from .base import DicomSeries, Filter, FilterResult, FilterSettings
 from .isolation import Report, isolated
 from .registry import load, options_of, survey
@@ -92,11 +93,11 @@ def run_filters(run_id: int, scratch: Path, beat_seconds: float) -> Iterator[int
     if archive is None:
         return
     tried: list[int] = []
-    with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
-        supply = Supply(archive, Path(folder))
+    with scratch_folder(scratch) as folder:
+        supply = Supply(archive, folder)
         while run_id is not None:
             tried.append(run_id)
-            if (series_id := run_filter(run_id, Path(folder), beat_seconds, supply)) is not None:
+            if (series_id := run_filter(run_id, folder, beat_seconds, supply)) is not None:
                 yield series_id
             queued = archive.runs.filter(state=FilterRun.State.QUEUED).exclude(pk__in=tried)
             run_id = queued.order_by("pk").values_list("pk", flat=True).first()
@@ -127,8 +128,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     try:
         with ExitStack() as stack:
             if supply is None:
-                folder = stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch))
-                supply = Supply(run.archive, Path(folder))
+                supply = Supply(run.archive, stack.enter_context(scratch_folder(scratch)))
             result = _convert(run, scratch, beat_seconds, supply)
         state, reason = _verdict(result, run.warnings)
     except Overtaken:

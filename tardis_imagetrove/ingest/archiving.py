@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 from django.db import transaction
@@ -26,6 +25,7 @@ from ..models import (
 )
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..mytardis.base import Sums
+from ..scratch import scratch_folder
 from .arrived import Arrived
 from .deidentified import Copies, Disguise
 
@@ -99,7 +99,7 @@ def archive_instances(
 
     try:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="imagetrove-", dir=scratch)))
+            folder = stack.enter_context(scratch_folder(scratch))
             contents = _gather(series, new, copies, disguise, folder, stack)
             if apart is not None:
                 study_uid = field_text(read_header(new[0].path, ()), "StudyInstanceUID")

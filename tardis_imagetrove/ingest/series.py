@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, DataError, IntegrityError, transaction
@@ -26,6 +25,7 @@ from ..models import (
     Series,
 )
 from ..mytardis import MyTardis, mytardis
+from ..scratch import scratch_folder
 from ..spool import Spool, SpooledFile, file_sha256, is_uid
 from .archiving import archive_instances, is_here
 from .arrived import Arrived
@@ -153,8 +153,8 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
         else:
             if placement is None:
                 check_late(reading.headers, series.placed_by, disguise.digest)
-            with TemporaryDirectory(prefix="imagetrove-", dir=scratch) as folder:
-                copies = make_copies(new.values(), disguise, Path(folder))
+            with scratch_folder(scratch) as folder:
+                copies = make_copies(new.values(), disguise, folder)
                 _take_copies(series, copies, disguise, placement, configuration, filter_names, scratch)
     # From here on every file that was read, and not refused, is in a verified archive. What is said of the series
     # comes first: once the spool is empty nothing tries again.
