@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -62,13 +64,12 @@ class Command(BaseCommand):
             else:
                 names.append(instrument.name)
                 self.stdout.write(f"{instrument.name}: {outcome}")
-        for instrument in conf.instruments:
-            if instrument.name in names and (others := _of_the_same_images(instrument, names, conf)):
-                self.stdout.write(
-                    f"{Severity.WARNING.value}: {instrument.places['instrument']}: {instrument.name}.instrument: is the"
-                    f" same as that of {', '.join(others)}: series that match more than one instrument are held."
-                    " If it was renamed in admin, rename it in the file as well"
-                )
+        for instrument, others in _of_the_same_images(conf, set(names)):
+            self.stdout.write(
+                f"{Severity.WARNING.value}: {instrument.places['instrument']}: {instrument.name}.instrument: is the"
+                f" same as that of {', '.join(others)}: series that match more than one instrument are held."
+                " If it was renamed in admin, rename it in the file as well"
+            )
         having = set(Sender.objects.values_list("configuration__name", flat=True))
         if without := [name for name in names if name not in having]:
             self.stdout.write(
@@ -124,19 +125,22 @@ class Command(BaseCommand):
         return f"{would}created" if made else f"{would}updated ({', '.join(changed)})"
 
 
-def _of_the_same_images(instrument: UploaderInstrument, names: list[str], conf: UploaderConf) -> list[str]:
-    """Other enabled instruments that are recognised by the same pairs: in the database, or in the file."""
-    pairs = sorted(instrument.instrument)
+def _of_the_same_images(
+    conf: UploaderConf, names: Collection[str]
+) -> Iterator[tuple[UploaderInstrument, list[str]]]:
+    """The imported instruments that have the pairs of others, in the database or in the file; with these others' names."""
+    imported = [instrument for instrument in conf.instruments if instrument.name in names]
     others = InstrumentConfiguration.objects.exclude(name__in=names).filter(enabled=True)
-    found = [one.name for one in others if sorted(map(tuple, one.instrument)) == pairs]
-    return sorted(
-        found
-        + [
-            one.name
-            for one in conf.instruments
-            if one.name in names and one.name != instrument.name and sorted(one.instrument) == pairs
-        ]
-    )
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    for one in (*others, *imported):
+        alike[_pairs(one)].append(one.name)
+    for instrument in imported:
+        if same := sorted(name for name in alike[_pairs(instrument)] if name != instrument.name):
+            yield instrument, same
+
+
+def _pairs(instrument: InstrumentConfiguration | UploaderInstrument) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((field, value) for field, value in instrument.instrument))
 
 
 def _count(number: int, what: str) -> str:
