@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -254,6 +255,18 @@ def test_descriptions_keep_known_words_alone(instance, tmp_path, pseudonyms):
     assert "SeriesDescription" not in copy(instance, tmp_path, pseudonyms)
 
 
+def with_frame(name: str, path: Path, change: Callable[[bytes], bytes]) -> np.ndarray:
+    """Write a scanner's compressed picture with another frame; returns the pixels that it had before."""
+    dataset = pydicom.dcmread(get_testdata_file(name))
+    pixels = dataset.pixel_array
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    dataset.PixelData = encapsulate([change(frame)])
+    dataset.BurnedInAnnotation = "NO"
+    dataset.save_as(path)
+    assert b"Smith" in path.read_bytes()
+    return pixels
+
+
 @pytest.mark.parametrize(
     ("name", "segment"),
     [
@@ -264,17 +277,15 @@ def test_descriptions_keep_known_words_alone(instance, tmp_path, pseudonyms):
     ],
 )
 def test_comments_inside_compressed_pictures_go(name, segment, tmp_path, pseudonyms):
-    dataset = pydicom.dcmread(get_testdata_file(name))
-    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
-    place = 2 if frame.startswith(b"\xff\xd8") else 4 + int.from_bytes(frame[4:6], "big")
-    dataset.PixelData = encapsulate([frame[:place] + segment + frame[place:]])
-    dataset.BurnedInAnnotation = "NO"
-    dataset.save_as(tmp_path / "in.dcm")
-    assert b"Smith" in (tmp_path / "in.dcm").read_bytes()
-    assert pydicom.dcmread(tmp_path / "in.dcm").pixel_array is not None  # it does decode with it
+    def with_segment(frame: bytes) -> bytes:
+        place = 2 if frame.startswith(b"\xff\xd8") else 4 + int.from_bytes(frame[4:6], "big")
+        return frame[:place] + segment + frame[place:]
+
+    pixels = with_frame(name, tmp_path / "in.dcm", with_segment)
+    assert np.array_equal(pydicom.dcmread(tmp_path / "in.dcm").pixel_array, pixels)  # it does decode with it
     made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
     assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
-    assert np.array_equal(made.pixel_array, dataset.pixel_array)
+    assert np.array_equal(made.pixel_array, pixels)
 
 
 def test_patients_in_letters_of_another_character_set_stay_apart(instance, tmp_path, pseudonyms):
@@ -297,53 +308,42 @@ JP2_BOXES = bytes.fromhex("0000000c6a5020200d0a870a") + b"\0\0\0\x15xml <a>Smith
 )
 @pytest.mark.parametrize("behind", [b"Smith^John", b"\xff\xd9Smith^John\xff\xd9"])
 def test_what_lies_behind_the_end_of_a_compressed_picture_goes(name, behind, tmp_path, pseudonyms):
-    dataset = pydicom.dcmread(get_testdata_file(name))
-    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
-    dataset.PixelData = encapsulate([frame.rstrip(b"\0") + behind])
-    dataset.BurnedInAnnotation = "NO"
-    dataset.save_as(tmp_path / "in.dcm")
+    pixels = with_frame(name, tmp_path / "in.dcm", lambda frame: frame.rstrip(b"\0") + behind)
     made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
     assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
-    assert np.array_equal(made.pixel_array, dataset.pixel_array)
+    assert np.array_equal(made.pixel_array, pixels)
 
 
 def test_a_comment_between_the_scans_of_a_picture_goes(tmp_path, pseudonyms):
     """In JPEG's colour planes one after the other; decoders pass over it."""
-    dataset = pydicom.dcmread(get_testdata_file("SC_rgb_jpeg_dcmtk.dcm"))
-    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
-    end = frame.rindex(b"\xff\xd9")
-    dataset.PixelData = encapsulate([frame[:end] + b"\xff\xfe\0\x07Smith" + frame[end:]])
-    dataset.BurnedInAnnotation = "NO"
-    dataset.save_as(tmp_path / "in.dcm")
+
+    def with_comment(frame: bytes) -> bytes:
+        end = frame.rindex(b"\xff\xd9")
+        return frame[:end] + b"\xff\xfe\0\x07Smith" + frame[end:]
+
+    pixels = with_frame("SC_rgb_jpeg_dcmtk.dcm", tmp_path / "in.dcm", with_comment)
     made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
     assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
-    assert np.array_equal(made.pixel_array, dataset.pixel_array)
+    assert np.array_equal(made.pixel_array, pixels)
 
 
 def test_the_boxes_around_a_jpeg_2000_picture_go(tmp_path, pseudonyms):
     """Which DICOM does not have (PS3.5 A.4.4), and some writers put there with text in them."""
-    dataset = pydicom.dcmread(get_testdata_file("MR_small_jp2klossless.dcm"))
-    pixels = dataset.pixel_array
-    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
-    dataset.PixelData = encapsulate([JP2_BOXES + frame])
-    dataset.save_as(tmp_path / "in.dcm")
+    pixels = with_frame("MR_small_jp2klossless.dcm", tmp_path / "in.dcm", lambda frame: JP2_BOXES + frame)
     made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
     assert b"Smith" not in (tmp_path / "copy.dcm").read_bytes()
     assert np.array_equal(made.pixel_array, pixels)
 
 
 def test_a_comment_among_the_tiles_of_a_picture_is_refused(tmp_path, pseudonyms):
-    dataset = pydicom.dcmread(get_testdata_file("MR_small_jp2klossless.dcm"))
-    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
-    place = frame.index(b"\xff\x90\0\x0a") + 12
-    length = int.from_bytes(frame[place - 6 : place - 2], "big")
-    tile = frame[: place - 6] + (length + 11).to_bytes(4, "big") + frame[place - 2 : place]
-    dataset.PixelData = encapsulate([tile + b"\xff\x64\0\x09\0\1Smith" + frame[place:]])
-    dataset.save_as(tmp_path / "in.dcm")
-    assert np.array_equal(
-        pydicom.dcmread(tmp_path / "in.dcm").pixel_array,
-        pydicom.dcmread(get_testdata_file("MR_small_jp2klossless.dcm")).pixel_array,
-    )
+    def with_comment(frame: bytes) -> bytes:
+        place = frame.index(b"\xff\x90\0\x0a") + 12
+        length = int.from_bytes(frame[place - 6 : place - 2], "big")
+        tile = frame[: place - 6] + (length + 11).to_bytes(4, "big") + frame[place - 2 : place]
+        return tile + b"\xff\x64\0\x09\0\1Smith" + frame[place:]
+
+    pixels = with_frame("MR_small_jp2klossless.dcm", tmp_path / "in.dcm", with_comment)
+    assert np.array_equal(pydicom.dcmread(tmp_path / "in.dcm").pixel_array, pixels)
     with pytest.raises(NotDeidentifiable):
         copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
 
