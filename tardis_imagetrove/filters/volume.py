@@ -30,7 +30,7 @@ from .dcm2niix import (
     run_dcm2niix,
     version_of,
 )
-from .headers import Header, counts_through, in_time, read_headers, repeats
+from .headers import TIMES, Header, counts_through, in_time, read_headers, repeats
 from .image import Image, Origin
 from .stack import (
     LPS_TO_RAS,
@@ -244,8 +244,7 @@ def _untold(images: Sequence[Image], headers: Sequence[Header]) -> list[str]:
         if not counts_through(places) and any(len(set(place)) < len(place) for place in moments):
             return [
                 "Nothing says which of the slices at one place belong to one volume (InstanceNumber,"
-                " TemporalPositionIdentifier, AcquisitionNumber, TriggerTime and AcquisitionTime do not):"
-                " volumes may be mixed"
+                f" TemporalPositionIdentifier, {', '.join(TIMES)} do not): volumes may be mixed"
             ]
     return []
 
