@@ -56,10 +56,10 @@ django.setup()
 
 from devhost.send import send  # noqa: E402
 from tardis_imagetrove.archive import Member, unpack, zip_stream  # noqa: E402
+from tardis_imagetrove.conversion.registry import load, options_of  # noqa: E402
 from tardis_imagetrove.filters.base import DicomSeries, Filter  # noqa: E402
-from tardis_imagetrove.filters.isolation import isolated  # noqa: E402
-from tardis_imagetrove.filters.registry import load, options_of  # noqa: E402
 from tardis_imagetrove.phantom import oblique_mr_series  # noqa: E402
+from tardis_imagetrove.sandbox.isolation import isolated  # noqa: E402
 
 QUIET_SECONDS = 15.0
 PAGE_TARGET = 3.0

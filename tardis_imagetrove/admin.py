@@ -7,20 +7,12 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from .conversion import registry
 from .deidentification import Option
 from .errors import RetriableError
-from .filters import registry
 from .filters.base import Filter
-from .models import (
-    Archive,
-    FilterOutput,
-    FilterRun,
-    InstrumentConfiguration,
-    ProjectGroup,
-    Sender,
-    Series,
-)
-from .rapidconnect.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
+from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, ProjectGroup, Sender, Series
+from .signin.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
 
 class LinesField(forms.CharField):

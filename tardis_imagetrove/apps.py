@@ -13,8 +13,8 @@ class ImageTroveConfig(AbstractTardisAppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401
-        from .rapidconnect import checks as sign_in_checks  # noqa: F401
-        from .rapidconnect.config import lead_to_the_sign_in_page
+        from .signin import checks as sign_in_checks  # noqa: F401
+        from .signin.config import lead_to_the_sign_in_page
 
         lead_to_the_sign_in_page()
         setting_changed.connect(lead_to_the_sign_in_page)

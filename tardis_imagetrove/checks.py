@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from django.urls import NoReverseMatch, reverse
 
 from .conf import DEFAULTS, settings
-from .filters import registry
+from .conversion import registry
 from .models import InstrumentConfiguration
 from .mytardis import mytardis
 from .mytardis.parameters import schema_problem

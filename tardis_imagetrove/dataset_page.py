@@ -12,18 +12,11 @@ from django.http import HttpRequest
 from django.utils.formats import date_format
 from django.utils.timezone import is_aware, localtime
 
+from .conversion import registry
 from .errors import PermanentError
-from .filters import registry
 from .models import Archive, FilterOutput, FilterRun, Instance, Series
 from .mytardis import mytardis
-from .mytardis.reading import (
-    Fact,
-    StoredFile,
-    dataset_facts,
-    stored_files,
-    thumbnail_url,
-    verified_datafiles,
-)
+from .mytardis.reading import Fact, StoredFile, dataset_facts, stored_files, thumbnail_url, verified_datafiles
 
 THUMBNAIL = (120, 60)
 """Width and height, in pixels, that a thumbnail in the list of series fits into."""

@@ -11,10 +11,10 @@ from django.db import models
 
 from .deidentification import Option, Profile
 from .deidentification.rules import survives
-from .dicom import parse_field
 from .errors import PermanentError
-from .rapidconnect.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
+from .formats.dicom.fields import parse_field
 from .scp.admission import network_text, parse_ae_title, parse_network
+from .signin.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
 
 LOST_ATTEMPTS = 5
 """So many attempts of a filter run in a row that ended with their worker's death, or their process's, are

@@ -20,8 +20,8 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import Verification
 
-from .dicom import UnreadableFile
 from .errors import RetriableError
+from .formats.dicom.fields import UnreadableFile
 
 #: As many presentation contexts as an association has room for (PS3.8 section 9.3.2.2: odd numbers of a byte).
 MAX_CONTEXTS = 128

@@ -10,9 +10,9 @@ from pathlib import Path
 from tardis.celery import tardis_app
 
 from .conf import settings
+from .conversion import registry
+from .conversion.run import run_filters as do_filter_runs
 from .errors import RetriableError
-from .filters import registry
-from .filters.run import run_filters as do_filter_runs
 from .ingest.series import ingest_series as do_ingest_series
 from .ingest.series import refresh_state
 from .models import FilterRun, Series

@@ -15,9 +15,9 @@ from django.urls import reverse
 from tardis.tardis_portal import models as portal
 
 from tardis_imagetrove import views
+from tardis_imagetrove.conversion import registry
+from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.dataset_page import ShownFact, shown
-from tardis_imagetrove.filters import registry
-from tardis_imagetrove.filters.run import run_filter
 from tardis_imagetrove.ingest.series import ingest_series, refresh_state
 from tardis_imagetrove.models import Archive, DatasetKey, FilterOutput, FilterRun, Series
 from tardis_imagetrove.mytardis.reading import Fact

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tardis_imagetrove import selftest
+from tardis_imagetrove.operations import selftest
 
 from .site import HOST, REPOSITORY
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tardis_imagetrove.rapidconnect import root_urls
+from tardis_imagetrove.signin import root_urls
 
 from . import setup, views
 

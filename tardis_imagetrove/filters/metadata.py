@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from ..deidentification.private import B_VALUES, private_b_value
-from ..dicom import UnreadableFile, field_text, parse_field, read_header
 from ..errors import PermanentError
+from ..formats.dicom.fields import UnreadableFile, field_text, parse_field, read_header
+from ..imaging.headers import siemens_csa
 from ..parameters import Level, Parameter, Parameters
 from .base import DicomSeries, Filter, FilterResult
-from .headers import siemens_csa
 
 #: Numbers of the acquisition and their units: DICOM keyword → unit (PS3.3 C.7.6, C.8.2.1, C.8.3.1, C.8.9).
 NUMBERS = {

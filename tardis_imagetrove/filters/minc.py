@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
-from . import dcm2niix, volume
+from ..imaging import dcm2niix, volume
+from ..imaging.image import Image
+from ..imaging.minc2 import Attributes, Minc2Header, write_minc2
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
-from .image import Image
-from .minc2 import Attributes, Minc2Header, write_minc2
 from .shared import conversion_of
 
 

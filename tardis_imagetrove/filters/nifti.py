@@ -7,9 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import dcm2niix
+from ..imaging import dcm2niix
+from ..imaging.gz import gzip_file
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
-from .gz import gzip_file
 from .shared import conversion_of
 
 IDENTIFYING_FIELDS = frozenset(

@@ -16,12 +16,12 @@ from pydicom import dcmread
 from pydicom.pixels import apply_modality_lut
 
 from ..errors import PermanentError
-from . import volume
+from ..imaging import volume
+from ..imaging.headers import Header
+from ..imaging.image import Image
+from ..imaging.stack import frame_pixels, in_colour
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
-from .headers import Header
-from .image import Image
 from .shared import conversion_of, survey_of
-from .stack import frame_pixels, in_colour
 
 WIDTH = 1200
 """Of a picture at most, in pixels; thumbnails are made smaller by the browser."""

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import PermanentError
-from . import volume
+from ..imaging import volume
+from ..sandbox.programs import ProgramRun, record, recording
 from .base import DicomSeries
-from .programs import ProgramRun, record, recording
 
 Made = TypeVar("Made")
 
 
 def survey_of(series: DicomSeries) -> volume.Survey:
     """:func:`volume.survey` of a series, once."""
-    return _once(series, "survey", lambda: volume.survey(series))
+    return _once(series, "survey", lambda: volume.survey(series.files, series.name))
 
 
 def conversion_of(series: DicomSeries, folder: Path) -> volume.Conversion:

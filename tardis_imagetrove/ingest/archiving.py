@@ -13,19 +13,11 @@ from django.db import transaction
 from pydicom.uid import UID
 
 from ..archive import ManifestEntry, Member, read_manifest, read_series_uid, zip_stream
-from ..dicom import field_text, read_header
-from ..models import (
-    Archive,
-    DatasetKey,
-    FilterOutput,
-    FilterRun,
-    Instance,
-    Original,
-    Series,
-)
+from ..formats.dicom.fields import field_text, read_header
+from ..models import Archive, DatasetKey, FilterOutput, FilterRun, Instance, Original, Series
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..mytardis.base import Sums
-from ..scratch import scratch_folder
+from ..sandbox.scratch import scratch_folder
 from .arrived import Arrived
 from .deidentified import Copies, Disguise
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from ..dicom import field_text
 from ..errors import PermanentError
+from ..formats.dicom.fields import field_text
 
 #: MyTARDIS's limit on an experiment's title.
 EXPERIMENT_TITLE_LENGTH = 400

@@ -14,18 +14,11 @@ from django.db import DatabaseError, DataError, IntegrityError, transaction
 from pydicom.dataset import Dataset
 
 from ..deidentification import Option
-from ..dicom import UnreadableFile, field_text, read_header
 from ..errors import PermanentError, RetriableError
-from ..models import (
-    DatasetKey,
-    ExperimentKey,
-    FilterRun,
-    InstrumentConfiguration,
-    ProjectGroup,
-    Series,
-)
+from ..formats.dicom.fields import UnreadableFile, field_text, read_header
+from ..models import DatasetKey, ExperimentKey, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..mytardis import MyTardis, mytardis
-from ..scratch import scratch_folder
+from ..sandbox.scratch import scratch_folder
 from ..spool import Spool, SpooledFile, file_sha256, is_uid
 from .archiving import archive_instances, is_here
 from .arrived import Arrived

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Count, F, Max
 
-from ..dicom import read_header
 from ..errors import ImageTroveError, RetriableError
+from ..formats.dicom.fields import read_header
 from ..models import LOST_ATTEMPTS, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..spool import Spool
 from .placement import Unplaceable, match

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import PermanentError, RetriableError
 from ..spool import Spool, SpoolError, SpoolFull
 from .config import ReceiverConfig
-from .desk import Admit, Commitment, Desk, RateLimit
+from .gate import Admit, Commitment, Desk, RateLimit
 from .records import Counters
 from .server import AssociationServer
 from .worker import WorkerProcess, commitment_answer

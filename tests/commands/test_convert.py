@@ -267,7 +267,7 @@ def test_a_series_that_is_not_archived_is_told_and_the_others_are_done(archived,
 def test_marking_takes_no_more_queries_for_more_series(configuration):
     from tardis.tardis_portal.models import DataFile, Dataset, Experiment
 
-    from tardis_imagetrove.filters import again
+    from tardis_imagetrove.conversion import reruns as again
 
     dataset = Dataset.objects.create(description="d")
     experiment = Experiment.objects.create(title="e", created_by=configuration.owner)

@@ -25,7 +25,7 @@ def test_the_histogram_filter_of_the_documentation_runs(phantom, tmp_path):
 
 
 def test_it_can_be_listed_as_a_filter(tmp_path, monkeypatch):
-    from tardis_imagetrove.filters.registry import load
+    from tardis_imagetrove.conversion.registry import load
 
     module, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     (tmp_path / "histogram.py").write_text(module)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydicom.uid import PositronEmissionTomographyImageStorage
 
 from tardis_imagetrove.filters.minc import MincFilter
-from tardis_imagetrove.filters.minc2 import Minc2Header, axes_of, write_minc2
 from tardis_imagetrove.filters.nifti import NiftiFilter
+from tardis_imagetrove.imaging.minc2 import Minc2Header, axes_of, write_minc2
 from tardis_imagetrove.phantom import AXIAL, tilted
 
 from .conftest import ORIENTATIONS

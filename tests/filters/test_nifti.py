@@ -20,8 +20,8 @@ from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, Positron
 
 from tardis_imagetrove.errors import PermanentError
 from tardis_imagetrove.filters.base import DicomSeries
-from tardis_imagetrove.filters.gz import BLOCK_BYTES, gzip_file
 from tardis_imagetrove.filters.nifti import NiftiFilter
+from tardis_imagetrove.imaging.gz import BLOCK_BYTES, gzip_file
 from tardis_imagetrove.phantom import AXIAL, oblique_mr_series, tilted
 
 from .conftest import ORIENTATIONS
@@ -485,7 +485,7 @@ def test_without_isa_l_the_standard_library_compresses(tmp_path):
     source.write_bytes(bytes(range(256)) * 1000)
     script = (
         "import sys; sys.modules['isal'] = None\n"
-        "from pathlib import Path; from tardis_imagetrove.filters.gz import gzip_file, zlib\n"
+        "from pathlib import Path; from tardis_imagetrove.imaging.gz import gzip_file, zlib\n"
         "assert zlib.__name__ == 'zlib'\n"
         "gzip_file(Path(sys.argv[1]), Path(sys.argv[2]))"
     )

@@ -8,9 +8,6 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from tardis_imagetrove.filters import volume
-from tardis_imagetrove.filters.base import DicomSeries
-from tardis_imagetrove.filters.headers import read_header
 from tardis_imagetrove.filters.picture import (
     PictureFilter,
     choose_window,
@@ -20,6 +17,8 @@ from tardis_imagetrove.filters.picture import (
     views_of,
     window_of,
 )
+from tardis_imagetrove.imaging import volume
+from tardis_imagetrove.imaging.headers import read_header
 from tardis_imagetrove.phantom import AXIAL, tilted
 
 from .conftest import ORIENTATIONS
@@ -32,7 +31,7 @@ HEAD = {"slices": 40, "rows": 48, "columns": 44, "pixel_spacing": (4.5, 5.0), "s
 def views(phantom, tmp_path):
     def make(**options):
         files = phantom(**{**HEAD, "centre": (0, 0, 0), **options})
-        conversion = volume.convert(volume.survey(DicomSeries(tuple(files), "head")), tmp_path / "scratch")
+        conversion = volume.convert(volume.survey(files, "head"), tmp_path / "scratch")
         return conversion, views_of(conversion.images[0])
 
     return make

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from tardis_imagetrove.errors import PermanentError
-from tardis_imagetrove.filters import shared, volume
+from tardis_imagetrove.filters import shared
 from tardis_imagetrove.filters.base import DicomSeries
-from tardis_imagetrove.filters.isolation import Limits, Report, isolated
 from tardis_imagetrove.filters.minc import MincFilter
 from tardis_imagetrove.filters.nifti import NiftiFilter
 from tardis_imagetrove.filters.picture import PictureFilter
+from tardis_imagetrove.imaging import volume
+from tardis_imagetrove.sandbox.isolation import Limits, Report, isolated
 
 KINDS = (NiftiFilter, MincFilter, PictureFilter)
 

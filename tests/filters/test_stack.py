@@ -10,12 +10,11 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import EnhancedPETImageStorage
 
 from tardis_imagetrove.errors import PermanentError
-from tardis_imagetrove.filters.base import DicomSeries
-from tardis_imagetrove.filters.headers import read_headers
 from tardis_imagetrove.filters.minc import MincFilter
 from tardis_imagetrove.filters.nifti import NiftiFilter
-from tardis_imagetrove.filters.stack import stacks_of
-from tardis_imagetrove.filters.volume import survey
+from tardis_imagetrove.imaging.headers import read_headers
+from tardis_imagetrove.imaging.stack import stacks_of
+from tardis_imagetrove.imaging.volume import survey
 
 from .conftest import ORIENTATIONS
 from .test_minc import as_nifti
@@ -415,7 +414,7 @@ def test_a_scaling_that_is_no_number_is_named(phantom, run):
 def test_positions_that_are_no_numbers_are_no_positions(phantom):
     files = phantom()
     edit(files[0], lambda dataset: dataset.add_new("ImagePositionPatient", "LO", "nan\\1\\2"))
-    headers = survey(DicomSeries(tuple(files), "nan")).headers
+    headers = survey(files, "nan").headers
     assert [header.planes is None for header in headers] == [True] + [False] * 6
 
 

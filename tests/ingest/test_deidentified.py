@@ -14,8 +14,8 @@ from django.contrib.auth.models import Group
 from django.db import connection
 from django.urls import reverse
 
-from tardis_imagetrove.filters import registry
-from tardis_imagetrove.filters.run import run_filter
+from tardis_imagetrove.conversion import registry
+from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.ingest.commitment import Outcome, outcome_of
 from tardis_imagetrove.ingest.series import ingest_series, refresh_state
 from tardis_imagetrove.models import Archive, FilterRun, Instance, Original, PseudonymKey, Series

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from django.db import connection
 
-from tardis_imagetrove.filters.run import run_filter
+from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.ingest.series import ingest_series, refresh_state
 from tardis_imagetrove.models import FilterRun, Instance, Series
 from tardis_imagetrove.mytardis import mytardis

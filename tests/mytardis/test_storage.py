@@ -15,8 +15,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from tardis_imagetrove.conversion.run import run_filters
 from tardis_imagetrove.errors import RetriableError
-from tardis_imagetrove.filters.run import run_filters
 from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import FilterRun, Series
 from tardis_imagetrove.mytardis import FileRecord, mytardis

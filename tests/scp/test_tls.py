@@ -21,12 +21,7 @@ from tardis_imagetrove.scp import (
     Timeouts,
     TLSFiles,
 )
-from tardis_imagetrove.scp.commitment import (
-    CommitmentReport,
-    ReportNotDelivered,
-    ReportTarget,
-    send_report,
-)
+from tardis_imagetrove.scp.commitment import CommitmentReport, ReportNotDelivered, ReportTarget, send_report
 
 from .conftest import TIMEOUTS
 from .peer import Ended, RawPeer, mr_dataset, sample_files

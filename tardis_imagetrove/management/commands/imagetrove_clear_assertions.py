@@ -4,7 +4,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.utils import timezone
 
-from ...rapidconnect.models import SpentAssertion
+from ...signin.models import SpentAssertion
 
 
 class Command(BaseCommand):

@@ -13,11 +13,12 @@ from tempfile import TemporaryDirectory
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from ... import folder as folders
 from ...conf import settings
+from ...conversion import offline as folders
+from ...conversion import registry
+from ...conversion import reruns as again
 from ...deidentification import Option, Profile, Pseudonyms, new_secret
 from ...errors import ImageTroveError, PermanentError
-from ...filters import again, registry
 from ...filters.base import Filter
 from ...ingest.series import refresh_state
 from ...models import FilterRun, InstrumentConfiguration

@@ -13,8 +13,8 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from ...contrib.uploader.conf import ConfError, Severity, UploaderConf, UploaderInstrument, interpret, load
 from ...models import InstrumentConfiguration, Sender
-from ...uploader_conf import ConfError, Severity, UploaderConf, UploaderInstrument, interpret, load
 
 #: What a block says and a configuration keeps, by the one name that both have for it.
 _FIELDS = tuple(

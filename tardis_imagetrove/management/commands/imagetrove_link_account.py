@@ -6,9 +6,9 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from ...rapidconnect import config, identity
-from ...rapidconnect.assertion import MAX_TARGETED_ID
-from ...rapidconnect.models import FederatedIdentity
+from ...signin import config, identity
+from ...signin.assertion import MAX_TARGETED_ID
+from ...signin.models import FederatedIdentity
 
 
 class Command(BaseCommand):

@@ -19,14 +19,7 @@ from ...errors import ImageTroveError, PermanentError
 from ...ingest.commitment import CommitmentReporter, CommitmentTiming
 from ...ingest.watcher import Timing, Watcher
 from ...logs import JsonFormatter
-from ...scp import (
-    CommitmentRequest,
-    Receiver,
-    ReceiverConfig,
-    SenderList,
-    TLSFiles,
-    promiscuous_mark,
-)
+from ...scp import CommitmentRequest, Receiver, ReceiverConfig, SenderList, TLSFiles, promiscuous_mark
 from ...scp.commitment import CommitmentReport, ReportTarget, send_report
 from ...scp.metrics import Metric, MetricsServer, gauge, receiver_metrics
 from ...scp.pending import PendingCommitments

@@ -8,9 +8,9 @@ import signal
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...mytardis import mytardis
+from ...operations.selftest import Outcome, SelfTest, calling_ae, new_token
 from ...scp.admission import parse_ae_title
 from ...scu import Peer
-from ...selftest import Outcome, SelfTest, calling_ae, new_token
 
 
 class Command(BaseCommand):

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 
 from ...conf import settings
 from ...models import FilterRun, Series
-from ...status import (
+from ...operations.status import (
     ATTENTION,
     AdmissionStatus,
     Records,

@@ -1,0 +1,1 @@
+"""The original ImageTrove's ``imagetrove_uploader.conf``."""

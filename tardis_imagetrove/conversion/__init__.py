@@ -1,0 +1,1 @@
+"""Filters found, run, run again, and run without MyTARDIS."""

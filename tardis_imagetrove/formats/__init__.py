@@ -1,0 +1,1 @@
+"""What arrives, as types: one reader for each format. No Django."""

@@ -1,0 +1,1 @@
+"""Images out of DICOM: headers, stacks, volumes, NIfTI and MINC2. No Django."""

@@ -1,0 +1,1 @@
+"""Programs and processes with limits, and folders that do not outlive their work. No Django."""

@@ -1,0 +1,28 @@
+"""What docs/rapid-connect.md promises is what the code does."""
+
+import re
+from pathlib import Path
+
+from tardis_imagetrove.signin import checks, config, refusals
+
+from .test_sign_in import all_refusals
+
+TEXT = (Path(__file__).parents[2] / "docs" / "rapid-connect.md").read_text(encoding="utf-8")
+
+
+def test_every_refusal_is_listed_with_its_status():
+    listed = dict(re.findall(r"^\| `((?:RC|ID)-\w+)` \| (\d+) \|", TEXT, re.MULTILINE))
+    assert listed == {kind.code: str(kind.status) for kind in all_refusals(refusals.SignInRefused)}
+
+
+def test_every_check_is_listed():
+    source = Path(checks.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(imagetrove\.W\d+)` \|", TEXT, re.MULTILINE)) == set(
+        re.findall(r'"(imagetrove\.W\d+)"', source)
+    )
+
+
+def test_the_lines_of_settings_are_those_that_the_checks_ask_for():
+    for line in (checks.ROOT_URLS, checks.SIGN_IN_VIEW, checks.backend.PATH):
+        assert f'"{line}"' in TEXT
+    assert f"0 to {config.MAX_LEEWAY}; {config.DEFAULT_LEEWAY} if not given" in TEXT
