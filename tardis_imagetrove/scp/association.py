@@ -19,12 +19,12 @@ from ..errors import ImageTroveError, RetriableError
 from ..spool import Spool, Stored, is_uid
 from . import dimse, pdu
 from .config import ReceiverConfig
+from .connection import Connection, ConnectionLost, PeerTimeout, ReceiverStopping, StopSignal
 from .dimse import Command
 from .negotiation import STORAGE_COMMITMENT, AcceptedContext, negotiate
 from .part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from .records import AssociationRecord, Caller, CommitmentReference, CommitmentRequest, Counters
-from .store import Prefetch, Refusal, StoreOperation
-from .wire import PeerGone, PeerSlow, Stopping, StopSignal, Wire
+from .store import OperationFailure, Prefetch, StoreOperation
 
 logger = logging.getLogger("tardis_imagetrove.scp")
 
@@ -38,41 +38,55 @@ MAX_ACTION_BYTES = 32 * 1024 * 1024
 _CONTROL_PDUS = (pdu.ASSOCIATE_RQ, pdu.ASSOCIATE_AC, pdu.ASSOCIATE_RJ, pdu.RELEASE_RP)
 
 
-@dataclass(frozen=True)
-class Denial:
-    """Why the front desk lets nobody in: for the peer, and a key for counting."""
+class AssociationRejected(Exception):
+    """An association is rejected.
 
-    key: str
-    rejection: pdu.Rejection
+    Args:
+        key: short name of the reason, for counting.
+        result, source, reason: the values of the A-ASSOCIATE-RJ (PS3.8 table 9-21).
+        text: the reason, for the log.
+    """
+
+    def __init__(self, key: str, result: int, source: int, reason: int, text: str) -> None:
+        super().__init__(key, result, source, reason, text)  # so that it can be pickled
+        self.key, self.text = key, text
+        self._answer = (result, source, reason)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def encode(self) -> bytes:
+        """The A-ASSOCIATE-RJ."""
+        return pdu.encode_associate_rj(*self._answer)
 
 
-class FrontDesk(Protocol):
-    """What associations ask of whoever holds the receiver together; may be called from any thread."""
+class Gate(Protocol):
+    """Admits associations and keeps account of them; any thread may call it."""
 
-    def enter(self, number: int, caller: Caller) -> Denial | None:
-        """Whether the caller may have an association now; None says yes."""
+    def enter(self, number: int, caller: Caller) -> AssociationRejected | None:
+        """Admit a caller (None), or return the reason against it."""
 
     def closed(self, number: int, record: AssociationRecord) -> None:
-        """The connection has come to its end."""
+        """Free the place of a connection that has ended."""
 
-    def refused(self, caller: Caller, key: str, words: str) -> None:
-        """An operation was refused, or went wrong in a way to be looked at."""
+    def operation_failed(self, caller: Caller, key: str, text: str) -> None:
+        """Log an operation that failed."""
 
     def commit(self, request: CommitmentRequest) -> None:
-        """Take on a storage commitment request for good.
+        """Accept a storage commitment request for good.
 
         Raises:
-            ImageTroveError: it cannot be taken on.
+            ImageTroveError: the request is not accepted.
         """
 
 
 @dataclass
-class Surroundings:
+class ServerContext:
     """What all associations of a process share."""
 
     config: ReceiverConfig
     spool: Spool
-    desk: FrontDesk
+    gate: Gate
     stop: StopSignal
     tls: ssl.SSLContext | None = None
     commitment: bool = False
@@ -96,25 +110,17 @@ class _Released(Exception):
     """The peer released the association."""
 
 
-class _Rejected(Exception):
-    """We reject the association."""
-
-    def __init__(self, denial: Denial) -> None:
-        super().__init__(denial.rejection.words)
-        self.denial = denial
-
-
 class _Discard:
     """Reads the data set of an operation that is refused for its command alone."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        self.refusal = refusal
+    def __init__(self, failure: OperationFailure) -> None:
+        self.failure = failure
 
     def write(self, data: memoryview) -> None:
         pass
 
-    def finish(self) -> Refusal:
-        return self.refusal
+    def finish(self) -> OperationFailure:
+        return self.failure
 
     def abandon(self) -> None:
         pass
@@ -123,8 +129,8 @@ class _Discard:
 class _CommitmentOperation:
     """An N-ACTION of storage commitment (PS3.4 section J.3.2)."""
 
-    def __init__(self, desk: FrontDesk, context: AcceptedContext, command: Command, caller: Caller) -> None:
-        self._desk = desk
+    def __init__(self, gate: Gate, context: AcceptedContext, command: Command, caller: Caller) -> None:
+        self._gate = gate
         self._syntax = context.transfer_syntax
         self._command = command
         self._caller = caller
@@ -138,23 +144,27 @@ class _CommitmentOperation:
         if not self._too_long:
             self._data += data
 
-    def finish(self) -> Refusal | None:
+    def finish(self) -> OperationFailure | None:
         if self._command.action_type != 1:
-            return Refusal(dimse.NO_SUCH_ACTION, "commitment", "Storage commitment has action type 1 only")
+            return OperationFailure(
+                dimse.NO_SUCH_ACTION, "commitment", "Storage commitment has action type 1 only"
+            )
         if self._too_long:
-            return Refusal(dimse.RESOURCE_LIMITATION, "commitment", "Too many references in one request")
+            return OperationFailure(
+                dimse.RESOURCE_LIMITATION, "commitment", "Too many references in one request"
+            )
         try:
             request = read_commitment(bytes(self._data), self._syntax, self._caller)
         except ValueError as error:
-            return Refusal(dimse.MISTYPED_ARGUMENT, "commitment", str(error))
+            return OperationFailure(dimse.MISTYPED_ARGUMENT, "commitment", str(error))
         try:
-            self._desk.commit(request)
+            self._gate.commit(request)
         except RetriableError as error:
-            return Refusal(
+            return OperationFailure(
                 dimse.RESOURCE_LIMITATION, "commitment", "Not available now, try later", str(error)
             )
         except ImageTroveError as error:
-            return Refusal(dimse.PROCESSING_FAILURE, "commitment", str(error))
+            return OperationFailure(dimse.PROCESSING_FAILURE, "commitment", str(error))
         return None
 
     def abandon(self) -> None:
@@ -190,16 +200,16 @@ def read_commitment(data: bytes, transfer_syntax: str, caller: Caller) -> Commit
 class Association:
     """Serves one connection, on a thread of its own; :meth:`run` returns when it is closed."""
 
-    def __init__(self, number: int, sock: socket.socket, around: Surroundings) -> None:
+    def __init__(self, number: int, sock: socket.socket, shared: ServerContext) -> None:
         self.number = number
         self._socket = sock
-        self._around = around
-        self._config = around.config
+        self._shared = shared
+        self._config = shared.config
         self._caller = Caller("", "", "")
         self._record = AssociationRecord(peer="?")
         self._accepted: dict[int, AcceptedContext] = {}
         self._peer_max_pdu = 0
-        self._prefetch = Prefetch(around.spool)
+        self._prefetch = Prefetch(shared.spool)
         # The message being received: its command so far, then its operation.
         self._context_id = 0
         self._command_bytes = bytearray()
@@ -214,38 +224,38 @@ class Association:
     def run(self) -> None:
         """Serve the connection to its end; everything that can go wrong ends in the record."""
         started = time.monotonic()
-        wire: Wire | None = None
-        last_words = b""
+        connection: Connection | None = None
+        last_pdu = b""
         record = self._record
         try:
             self._meet()
-            wire = Wire(self._secure(started), self._config.timeouts, self._around.stop)
-            self._associate(wire, started)
+            connection = Connection(self._secure(started), self._config.timeouts, self._shared.stop)
+            self._associate(connection, started)
             record.established = True
             while True:
-                self._next_pdu(wire)
-        except _Rejected as rejected:
-            record.rejected, record.ended = rejected.denial.key, f"rejected: {rejected}"
-            last_words = rejected.denial.rejection.encode()
+                self._next_pdu(connection)
+        except AssociationRejected as rejected:
+            record.rejected, record.ended = rejected.key, f"rejected: {rejected}"
+            last_pdu = rejected.encode()
         except _Released:
             record.ended = "released" + self._unfinished()
-            last_words = pdu.RELEASE_RP_BYTES
+            last_pdu = pdu.RELEASE_RP_BYTES
         except _PeerAborted as aborted:
             record.ended = f"aborted by the peer ({aborted}){self._unfinished()}"
             record.rejected = "peer-aborted"
-        except Stopping:
+        except ReceiverStopping:
             record.ended, record.rejected = "aborted: the receiver stops", "stopping"
-            last_words = pdu.encode_abort(pdu.ABORT_BY_USER)
-        except PeerGone as gone:
+            last_pdu = pdu.encode_abort(pdu.ABORT_BY_USER)
+        except ConnectionLost as gone:
             record.ended = f"{gone}{self._unfinished()}"
-            record.rejected = "gone" if wire is not None and wire.received else "silent"
-        except PeerSlow as slow:
+            record.rejected = "gone" if connection is not None and connection.received else "silent"
+        except PeerTimeout as slow:
             record.ended, record.rejected = f"aborted: {slow}{self._unfinished()}", "slow"
             # Before an association there is nothing to abort: the connection just closes (PS3.8 ARTIM).
-            last_words = pdu.encode_abort(pdu.ABORT_BY_USER) if record.established else b""
+            last_pdu = pdu.encode_abort(pdu.ABORT_BY_USER) if record.established else b""
         except _Abort as abort:
             record.ended, record.rejected = f"aborted: {abort}{self._unfinished()}", "malformed"
-            last_words = pdu.encode_abort(abort.source_and_reason)
+            last_pdu = pdu.encode_abort(abort.source_and_reason)
         except ssl.SSLError as error:
             record.ended, record.rejected = f"TLS failed: {error.reason or error}", "tls"
         except OSError as error:
@@ -253,7 +263,7 @@ class Association:
         except Exception as error:
             logger.exception("association with %s failed in an unforeseen way", record.peer)
             record.ended, record.rejected = f"aborted: {error!r}", "internal"
-            last_words = pdu.encode_abort(pdu.ABORT_BY_USER)
+            last_pdu = pdu.encode_abort(pdu.ABORT_BY_USER)
         finally:
             if self._operation is not None:
                 self._operation.abandon()
@@ -262,9 +272,9 @@ class Association:
             if record.established:
                 record.rejected = ""
             self._count_end()
-            self._around.desk.closed(self.number, record)
-            if wire is not None:
-                wire.farewell(last_words)
+            self._shared.gate.closed(self.number, record)
+            if connection is not None:
+                connection.close(last_pdu)
             else:
                 self._socket.close()
 
@@ -274,12 +284,12 @@ class Association:
         return ""
 
     def _count_end(self) -> None:
-        around = self._around
-        with around.counting:
+        shared = self._shared
+        with shared.counting:
             if self._record.established:
-                around.counters.associations += 1
+                shared.counters.associations += 1
             else:
-                around.counters.rejections[self._record.rejected] += 1
+                shared.counters.rejections[self._record.rejected] += 1
 
     def _meet(self) -> None:
         address = self._socket.getpeername()
@@ -297,24 +307,24 @@ class Association:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
     def _secure(self, started: float) -> socket.socket:
-        if self._around.tls is None:
+        if self._shared.tls is None:
             return self._socket
         # Python counts this time-out over the whole handshake, however many bytes it comes in.
         self._socket.settimeout(self._config.timeouts.associate)
         try:
-            self._socket = self._around.tls.wrap_socket(
+            self._socket = self._shared.tls.wrap_socket(
                 self._socket, server_side=True, suppress_ragged_eofs=True
             )
         except TimeoutError:
-            raise PeerSlow("no TLS handshake in time") from None
+            raise PeerTimeout("no TLS handshake in time") from None
         self._record.tls = True
         return self._socket
 
     # Opening
 
-    def _associate(self, wire: Wire, started: float) -> None:
-        wire.limit_to(started + self._config.timeouts.associate)
-        kind, length = pdu.HEADER.unpack(wire.take(pdu.HEADER.size))
+    def _associate(self, connection: Connection, started: float) -> None:
+        connection.limit_to(started + self._config.timeouts.associate)
+        kind, length = pdu.HEADER.unpack(connection.read_exactly(pdu.HEADER.size))
         if kind != pdu.ASSOCIATE_RQ:
             hint = " (TLS on a port without TLS?)" if kind == 0x16 else ""
             raise _Abort(
@@ -324,21 +334,21 @@ class Association:
             raise _Abort(pdu.ABORT_INVALID_PARAMETER, f"association request of {length} bytes")
         data = bytearray()
         while len(data) < length:
-            data += wire.some(length - len(data))
+            data += connection.read_some(length - len(data))
         try:
             request = pdu.decode_associate_rq(bytes(data))
         except pdu.MalformedPDU as error:
             raise _Abort(pdu.ABORT_INVALID_PARAMETER, str(error)) from None
         self._caller = Caller(request.calling_ae, request.called_ae, self._caller.address)
         self._record.calling_ae, self._record.called_ae = request.calling_ae, request.called_ae
-        denial = self._check_request(request) or self._around.desk.enter(self.number, self._caller)
-        if denial is not None:
-            raise _Rejected(denial)
-        agreement = negotiate(request, self._around.commitment)
+        rejected = self._check_request(request) or self._shared.gate.enter(self.number, self._caller)
+        if rejected is not None:
+            raise rejected
+        agreement = negotiate(request, self._shared.commitment)
         self._accepted = agreement.accepted
         self._peer_max_pdu = request.max_pdu
-        wire.no_limit()
-        wire.send(
+        connection.no_limit()
+        connection.send(
             pdu.encode_associate_ac(
                 request,
                 agreement.results,
@@ -349,30 +359,30 @@ class Association:
             )
         )
 
-    def _check_request(self, request: pdu.AssociateRequest) -> Denial | None:
-        """What can be refused without asking anybody (PS3.8 table 9-21)."""
+    def _check_request(self, request: pdu.AssociateRequest) -> AssociationRejected | None:
+        """The reasons against a request that need no configuration of senders (PS3.8 table 9-21)."""
         if not request.protocol_version & 1:
-            return Denial("protocol-version", pdu.Rejection(1, 2, 2, "protocol version not supported"))
+            return AssociationRejected("protocol-version", 1, 2, 2, "protocol version not supported")
         if request.application_context != pdu.APPLICATION_CONTEXT:
-            words = f"application context {request.application_context!r} not supported"
-            return Denial("application-context", pdu.Rejection(1, 1, 2, words))
+            text = f"application context {request.application_context!r} not supported"
+            return AssociationRejected("application-context", 1, 1, 2, text)
         if self._config.require_called_ae and request.called_ae != self._config.ae_title.strip():
-            words = f"called AE title {request.called_ae!r} is not ours ({self._config.ae_title.strip()!r})"
-            return Denial("called-ae", pdu.Rejection(1, 1, 7, words))
+            text = f"called AE title {request.called_ae!r} is not {self._config.ae_title.strip()!r}"
+            return AssociationRejected("called-ae", 1, 1, 7, text)
         return None
 
     # Messages
 
-    def _next_pdu(self, wire: Wire) -> None:
+    def _next_pdu(self, connection: Connection) -> None:
         if self._operation is None and not self._command_bytes:
-            wire.wait_for_message()
-        kind, length = pdu.HEADER.unpack(wire.take(pdu.HEADER.size))
+            connection.wait_for_message()
+        kind, length = pdu.HEADER.unpack(connection.read_exactly(pdu.HEADER.size))
         if kind == pdu.P_DATA_TF:
-            self._p_data(wire, length)
+            self._p_data(connection, length)
         elif kind in (pdu.RELEASE_RQ, pdu.ABORT):
             if length != 4:
                 raise _Abort(pdu.ABORT_INVALID_PARAMETER, f"PDU of type 0x{kind:02X} and {length} bytes")
-            rest = bytes(wire.take(4))
+            rest = bytes(connection.read_exactly(4))
             if kind == pdu.RELEASE_RQ:
                 raise _Released
             raise _PeerAborted(f"source {rest[2]}, reason {rest[3]}")
@@ -381,14 +391,16 @@ class Association:
         else:
             raise _Abort(pdu.ABORT_UNRECOGNIZED_PDU, f"unrecognized PDU of type 0x{kind:02X}")
 
-    def _p_data(self, wire: Wire, length: int) -> None:
+    def _p_data(self, connection: Connection, length: int) -> None:
         if not pdu.PDV_HEADER.size <= length <= MAX_P_DATA_BYTES:
             raise _Abort(pdu.ABORT_INVALID_PARAMETER, f"P-DATA-TF of {length} bytes")
         left = length
         while left:
             if left < pdu.PDV_HEADER.size:
                 raise _Abort(pdu.ABORT_INVALID_PARAMETER, "a PDV's header is cut off")
-            pdv_length, context_id, control = pdu.PDV_HEADER.unpack(wire.take(pdu.PDV_HEADER.size))
+            pdv_length, context_id, control = pdu.PDV_HEADER.unpack(
+                connection.read_exactly(pdu.PDV_HEADER.size)
+            )
             size = pdv_length - 2
             left -= pdu.PDV_HEADER.size + size
             if size < 0 or left < 0:
@@ -399,12 +411,12 @@ class Association:
                     pdu.ABORT_INVALID_PARAMETER, f"presentation context {context_id} was not accepted"
                 )
             if control & pdu.IS_COMMAND:
-                self._command_pdv(wire, context_id, context, size, bool(control & pdu.IS_LAST))
+                self._command_pdv(connection, context_id, context, size, bool(control & pdu.IS_LAST))
             else:
-                self._data_pdv(wire, context_id, size, bool(control & pdu.IS_LAST))
+                self._data_pdv(connection, context_id, size, bool(control & pdu.IS_LAST))
 
     def _command_pdv(
-        self, wire: Wire, context_id: int, context: AcceptedContext, size: int, last: bool
+        self, connection: Connection, context_id: int, context: AcceptedContext, size: int, last: bool
     ) -> None:
         if self._operation is not None:
             raise _Abort(pdu.ABORT_BY_USER, "a new command in the middle of a data set")
@@ -413,7 +425,7 @@ class Association:
         if len(self._command_bytes) + size > dimse.MAX_COMMAND_BYTES:
             raise _Abort(pdu.ABORT_BY_USER, f"command set of more than {dimse.MAX_COMMAND_BYTES} bytes")
         self._context_id = context_id
-        self._command_bytes += wire.take(size)
+        self._command_bytes += connection.read_exactly(size)
         if not last:
             return
         try:
@@ -428,7 +440,7 @@ class Association:
         self._command = command
         self._operation = self._begin(context, command)
         if not command.has_data_set:
-            self._finish(wire)
+            self._finish(connection)
 
     def _begin(
         self, context: AcceptedContext, command: Command
@@ -436,11 +448,11 @@ class Association:
         if command.field == dimse.C_STORE_RQ:
             return StoreOperation(self._prefetch, context, command)
         if command.field == dimse.C_ECHO_RQ:
-            return _Discard(Refusal(dimse.SUCCESS, "", ""))
+            return _Discard(OperationFailure(dimse.SUCCESS, "", ""))
         if command.field == dimse.N_ACTION_RQ and context.abstract_syntax == STORAGE_COMMITMENT:
-            return _CommitmentOperation(self._around.desk, context, command, self._caller)
+            return _CommitmentOperation(self._shared.gate, context, command, self._caller)
         return _Discard(
-            Refusal(
+            OperationFailure(
                 dimse.UNRECOGNIZED_OPERATION,
                 "unrecognized",
                 "This operation is not supported",
@@ -448,53 +460,53 @@ class Association:
             )
         )
 
-    def _data_pdv(self, wire: Wire, context_id: int, size: int, last: bool) -> None:
+    def _data_pdv(self, connection: Connection, context_id: int, size: int, last: bool) -> None:
         operation = self._operation
         if operation is None:
             raise _Abort(pdu.ABORT_BY_USER, "data set without a command")
         if context_id != self._context_id:
             raise _Abort(pdu.ABORT_BY_USER, "data set in another presentation context than its command")
         while size:
-            piece = wire.some(size)
+            piece = connection.read_some(size)
             size -= len(piece)
             operation.write(piece)
         if last:
-            self._finish(wire)
+            self._finish(connection)
 
-    def _finish(self, wire: Wire) -> None:
+    def _finish(self, connection: Connection) -> None:
         operation, command = self._operation, self._command
         assert operation is not None and command is not None
-        refusal = operation.finish()
-        if refusal is None:
+        failure = operation.finish()
+        if failure is None:
             response = dimse.encode_response(command, dimse.SUCCESS)
         else:
-            response = dimse.encode_response(command, refusal.status, refusal.comment, refusal.offending)
-        self._account(operation, refusal)
+            response = dimse.encode_response(command, failure.status, failure.comment, failure.offending)
+        self._account(operation, failure)
         self._operation = self._command = None
-        wire.send(pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu))
-        if isinstance(operation, StoreOperation) and refusal is None:
+        connection.send(pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu))
+        if isinstance(operation, StoreOperation) and failure is None:
             self._prefetch.prepare()
 
-    def _account(self, operation: object, refusal: Refusal | None) -> None:
-        around, record = self._around, self._record
-        if refusal is not None and refusal.status != dimse.SUCCESS:
+    def _account(self, operation: object, failure: OperationFailure | None) -> None:
+        shared, record = self._shared, self._record
+        if failure is not None and failure.status != dimse.SUCCESS:
             if isinstance(operation, StoreOperation):
                 record.refused += 1
-            with around.counting:
-                around.counters.refusals[refusal.key] += 1
-            around.desk.refused(self._caller, refusal.key, refusal.words or refusal.comment)
+            with shared.counting:
+                shared.counters.refusals[failure.key] += 1
+            shared.gate.operation_failed(self._caller, failure.key, failure.text or failure.comment)
             return
         if not isinstance(operation, StoreOperation):
-            if refusal is not None:
-                with around.counting:
-                    around.counters.echoes += 1
+            if failure is not None:
+                with shared.counting:
+                    shared.counters.echoes += 1
             return
         record.bytes += operation.bytes
         record.stored += operation.outcome is not Stored.IDENTICAL
         record.duplicates += operation.outcome is Stored.IDENTICAL
         record.differing += operation.outcome is Stored.DIFFERENT
-        with around.counting:
-            counters = around.counters
+        with shared.counting:
+            counters = shared.counters
             counters.bytes += operation.bytes
             counters.instances += operation.outcome is not Stored.IDENTICAL
             counters.duplicates += operation.outcome is Stored.IDENTICAL

@@ -222,18 +222,9 @@ def encode_associate_ac(
     return HEADER.pack(ASSOCIATE_AC, len(body)) + body
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """Why an association is refused, in the numbers of PS3.8 table 9-21, and in words for the log."""
-
-    result: int
-    source: int
-    reason: int
-    words: str
-
-    def encode(self) -> bytes:
-        """The A-ASSOCIATE-RJ."""
-        return HEADER.pack(ASSOCIATE_RJ, 4) + bytes((0, self.result, self.source, self.reason))
+def encode_associate_rj(result: int, source: int, reason: int) -> bytes:
+    """The A-ASSOCIATE-RJ (PS3.8 section 9.3.4); the values are those of PS3.8 table 9-21."""
+    return HEADER.pack(ASSOCIATE_RJ, 4) + bytes((0, result, source, reason))
 
 
 #: A-ABORT sources and reasons (PS3.8 table 9-26).

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import PermanentError, RetriableError
 from ..spool import Spool, SpoolError, SpoolFull
 from .config import ReceiverConfig
-from .gate import Admit, Commitment, Desk, RateLimit
+from .gate import Admit, AssociationGate, Commitment, RateLimit
 from .records import Counters
 from .server import AssociationServer
 from .worker import WorkerProcess, commitment_answer
@@ -34,17 +34,17 @@ class ReceiverError(RetriableError):
     """The receiver could not start."""
 
 
-class _ThreadCrew:
+class _ThreadBackend:
     """Associations in threads of this process."""
 
-    def __init__(self, server: AssociationServer, desk: Desk) -> None:
-        self._server, self._desk = server, desk
+    def __init__(self, server: AssociationServer, gate: AssociationGate) -> None:
+        self._server, self._gate = server, gate
 
-    def take(self, number: int, sock: socket.socket) -> None:
+    def serve(self, number: int, sock: socket.socket) -> None:
         try:
-            self._server.take(number, sock)
+            self._server.serve(number, sock)
         except RuntimeError as error:
-            self._desk.gone(number)
+            self._gate.released(number)
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def drop(self, number: int) -> None:
@@ -57,11 +57,11 @@ class _ThreadCrew:
         self._server.drain(grace_seconds)
 
 
-class _ProcessCrew:
+class _WorkerPool:
     """Associations in worker processes; a connection goes to the worker that has the fewest."""
 
-    def __init__(self, config: ReceiverConfig, spool: Spool, desk: Desk, commitment: bool) -> None:
-        self._config, self._spool, self._desk, self._commitment = config, spool, desk, commitment
+    def __init__(self, config: ReceiverConfig, spool: Spool, gate: AssociationGate, commitment: bool) -> None:
+        self._config, self._spool, self._gate, self._commitment = config, spool, gate, commitment
         self._lock = threading.Condition()
         self._workers: list[WorkerProcess] = []
         self._past = Counters()  # of workers that have ended
@@ -92,7 +92,7 @@ class _ProcessCrew:
             self._workers.append(worker)
         worker.listen()
 
-    def take(self, number: int, sock: socket.socket) -> None:
+    def serve(self, number: int, sock: socket.socket) -> None:
         while True:
             with self._lock:
                 ready = [
@@ -119,19 +119,19 @@ class _ProcessCrew:
 
     def _answer(self, worker: WorkerProcess, call: int, method: str, arguments: tuple) -> None:
         if method == "enter":
-            self._pool.submit(lambda: worker.reply(call, self._desk.enter(*arguments)))
+            self._pool.submit(lambda: worker.reply(call, self._gate.enter(*arguments)))
         else:
             self._committing.submit(
-                lambda: worker.reply(call, commitment_answer(self._desk.commit, *arguments))
+                lambda: worker.reply(call, commitment_answer(self._gate.commit, *arguments))
             )
 
     def _news(self, worker: WorkerProcess, kind: str, arguments: tuple) -> None:
         if kind == "closed":
             with self._lock:
                 worker.connections.discard(arguments[0])
-            self._desk.closed(*arguments)
-        elif kind == "refused":
-            self._desk.refused(*arguments)
+            self._gate.closed(*arguments)
+        elif kind == "operation-failed":
+            self._gate.operation_failed(*arguments)
         elif kind == "log":
             (record,) = arguments
             logging.getLogger(record.name).handle(record)
@@ -144,7 +144,7 @@ class _ProcessCrew:
             numbers = set(worker.connections)
             stopping = self._stopping
         for number in numbers:
-            self._desk.gone(number)
+            self._gate.released(number)
         if stopping:
             return
         if not worker.leaving:
@@ -214,9 +214,11 @@ class Receiver:
     ) -> None:
         self.config = config
         self._spool = spool
-        self._desk = Desk(config.max_associations, 2 * config.max_associations + 64, admit, commitment)
+        self._gate = AssociationGate(
+            config.max_associations, 2 * config.max_associations + 64, admit, commitment
+        )
         self._commitment = commitment is not None
-        self._crew: _ThreadCrew | _ProcessCrew | None = None
+        self._backend: _ThreadBackend | _WorkerPool | None = None
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -230,11 +232,11 @@ class Receiver:
     @property
     def open_associations(self) -> int:
         """How many associations are open now."""
-        return self._desk.open_associations
+        return self._gate.open_associations
 
     def counters(self) -> Counters:
         """What was received since the start; of worker processes as of a second ago."""
-        return self._crew.counters() if self._crew else Counters()
+        return self._backend.counters() if self._backend else Counters()
 
     def is_alive(self) -> bool:
         """Whether connections are being accepted."""
@@ -259,12 +261,12 @@ class Receiver:
         self._port = self._listener.getsockname()[1]
         try:
             if self.config.workers == 1:
-                server = AssociationServer(self.config, self._spool, self._desk, self._commitment)
-                self._crew = _ThreadCrew(server, self._desk)
+                server = AssociationServer(self.config, self._spool, self._gate, self._commitment)
+                self._backend = _ThreadBackend(server, self._gate)
             else:
-                crew = _ProcessCrew(self.config, self._spool, self._desk, self._commitment)
-                crew.start()
-                self._crew = crew
+                pool = _WorkerPool(self.config, self._spool, self._gate, self._commitment)
+                pool.start()
+                self._backend = pool
         except (PermanentError, RetriableError, OSError):
             self._listener.close()
             raise
@@ -273,7 +275,7 @@ class Receiver:
         logger.info("listening on %s port %d as %s", self.config.host, self._port, self.config.ae_title)
 
     def _accept(self) -> None:
-        assert self._listener is not None and self._crew is not None
+        assert self._listener is not None and self._backend is not None
         complaints = RateLimit(burst=1)
         for number in itertools.count():
             try:
@@ -289,14 +291,14 @@ class Receiver:
             if self._stopping.is_set():
                 sock.close()
                 return
-            too_many = self._desk.arrived(number)
+            too_many = self._gate.connected(number)
             if too_many is not None:
-                self._crew.drop(too_many)
+                self._backend.drop(too_many)
             try:
-                self._crew.take(number, sock)
+                self._backend.serve(number, sock)
             except OSError as error:
                 logger.warning("cannot serve a connection: %s", error)
-                self._desk.gone(number)
+                self._gate.released(number)
                 sock.close()
 
     def stop(self, grace_seconds: float = 30.0) -> None:
@@ -308,8 +310,8 @@ class Receiver:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
             self._listener.close()
-        if self._crew is not None:
-            self._crew.stop(grace_seconds)
+        if self._backend is not None:
+            self._backend.stop(grace_seconds)
         if self._acceptor is not None:
             self._acceptor.join(5)
             logger.info("stopped")

@@ -10,10 +10,10 @@ import threading
 import time
 
 from ..spool import Spool
-from .association import Association, FrontDesk, Surroundings
+from .association import Association, Gate, ServerContext
 from .config import ReceiverConfig
+from .connection import StopSignal
 from .records import Counters
-from .wire import StopSignal
 
 logger = logging.getLogger("tardis_imagetrove.scp")
 
@@ -25,16 +25,16 @@ class AssociationServer:
         commitment: whether storage commitment is offered to peers.
     """
 
-    def __init__(self, config: ReceiverConfig, spool: Spool, desk: FrontDesk, commitment: bool) -> None:
+    def __init__(self, config: ReceiverConfig, spool: Spool, gate: Gate, commitment: bool) -> None:
         tls: ssl.SSLContext | None = config.tls.context() if config.tls else None
         self._stop = StopSignal()
-        self._around = Surroundings(config, spool, desk, self._stop, tls, commitment)
+        self._shared = ServerContext(config, spool, gate, self._stop, tls, commitment)
         self._lock = threading.Lock()
         self._threads: dict[threading.Thread, Association] = {}
 
-    def take(self, number: int, sock: socket.socket) -> None:
-        """Serve a connection under the number that the front desk knows it by; returns at once."""
-        association = Association(number, sock, self._around)
+    def serve(self, number: int, sock: socket.socket) -> None:
+        """Serve a connection under the number that the gate knows it by; returns at once."""
+        association = Association(number, sock, self._shared)
         thread = threading.Thread(
             target=self._run, args=(association,), name=f"association-{number}", daemon=True
         )
@@ -42,7 +42,7 @@ class AssociationServer:
             self._threads[thread] = association
         try:
             thread.start()
-        except RuntimeError:  # no more threads; the desk is told, as nobody else will
+        except RuntimeError:  # no more threads; the gate is told, as nobody else will
             with self._lock:
                 del self._threads[thread]
             sock.close()
@@ -66,9 +66,9 @@ class AssociationServer:
 
     def counters(self) -> Counters:
         """A copy of the counts so far."""
-        with self._around.counting:
+        with self._shared.counting:
             copy = Counters()
-            copy.add(self._around.counters)
+            copy.add(self._shared.counters)
         return copy
 
     def drain(self, grace_seconds: float) -> None:

@@ -17,13 +17,21 @@ logger = logging.getLogger("tardis_imagetrove.scp")
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why an operation fails: the status and comment of its response, a key for counting, words for the log."""
+class OperationFailure:
+    """Why an operation failed.
+
+    Attributes:
+        status: of the response (PS3.7 annex C).
+        key: short name of the reason, for counting.
+        comment: for the peer, at most 64 characters.
+        text: for the log; empty if it is the comment.
+        offending: tag of the element at fault.
+    """
 
     status: int
     key: str
     comment: str
-    words: str = ""
+    text: str = ""
     offending: tuple[int, int] | None = None
 
 
@@ -69,7 +77,7 @@ def discard(incoming: Incoming) -> None:
 class StoreOperation:
     """Receives one instance into the spool.
 
-    A refusal does not end the association: what is left of the data set is read and thrown away,
+    A failure does not end the association: what is left of the data set is read and thrown away,
     and then the response says why.
     """
 
@@ -77,10 +85,10 @@ class StoreOperation:
         self._command = command
         self._incoming: Incoming | None = None
         self._scanner = HeadScanner(context.transfer_syntax)
-        self.refusal = self._check_command(context)
+        self.failure = self._check_command(context)
         self.outcome: Stored | None = None
         self.bytes = 0
-        if self.refusal is None:
+        if self.failure is None:
             try:
                 self._incoming = prefetch.take()
                 self._incoming.write(
@@ -89,16 +97,16 @@ class StoreOperation:
             except Exception as error:
                 self._fail(error)
 
-    def _check_command(self, context: AcceptedContext) -> Refusal | None:
+    def _check_command(self, context: AcceptedContext) -> OperationFailure | None:
         command = self._command
         if not is_storage(context.abstract_syntax):
-            return Refusal(
+            return OperationFailure(
                 dimse.SOP_CLASS_NOT_SUPPORTED,
                 "not-storage",
                 "C-STORE on a presentation context of another service",
             )
         if not is_uid(command.sop_instance):
-            return Refusal(
+            return OperationFailure(
                 dimse.INVALID_SOP_INSTANCE,
                 "bad-uid",
                 "Affected SOP Instance UID is not a valid UID",
@@ -106,7 +114,7 @@ class StoreOperation:
                 (0x0000, 0x1000),
             )
         if not is_uid(command.sop_class):
-            return Refusal(
+            return OperationFailure(
                 dimse.CANNOT_UNDERSTAND,
                 "bad-uid",
                 "Affected SOP Class UID is not a valid UID",
@@ -114,28 +122,32 @@ class StoreOperation:
                 (0x0000, 0x0002),
             )
         if not command.has_data_set:
-            return Refusal(dimse.CANNOT_UNDERSTAND, "no-data-set", "C-STORE-RQ without a data set")
+            return OperationFailure(dimse.CANNOT_UNDERSTAND, "no-data-set", "C-STORE-RQ without a data set")
         return None
 
     def _fail(self, error: Exception) -> None:
-        """Turn whatever went wrong into the refusal of this operation, and drop the file."""
+        """Turn whatever went wrong into the failure of this operation, and drop the file."""
         match error:
             case UnreadableDataSet():
-                refusal = Refusal(
+                failure = OperationFailure(
                     dimse.CANNOT_UNDERSTAND, "unreadable", f"Data set: {error}", f"data set: {error}"
                 )
             case SpoolFull():
-                refusal = Refusal(dimse.OUT_OF_RESOURCES, "disk-full", "Out of disk space", str(error))
+                failure = OperationFailure(
+                    dimse.OUT_OF_RESOURCES, "disk-full", "Out of disk space", str(error)
+                )
             case SpoolError():
-                refusal = Refusal(
+                failure = OperationFailure(
                     dimse.OUT_OF_RESOURCES_DISK_TROUBLE, "spool", "Storage is not available", str(error)
                 )
             case _:
                 logger.error(
                     "C-STORE of %s failed in an unforeseen way", self._command.sop_instance, exc_info=error
                 )
-                refusal = Refusal(dimse.PROCESSING_FAILURE, "internal", "Internal error", repr(error))
-        self.refusal = refusal
+                failure = OperationFailure(
+                    dimse.PROCESSING_FAILURE, "internal", "Internal error", repr(error)
+                )
+        self.failure = failure
         self.abandon()
 
     def write(self, data: memoryview) -> None:
@@ -150,11 +162,11 @@ class StoreOperation:
         except Exception as error:
             self._fail(error)
 
-    def finish(self) -> Refusal | None:
+    def finish(self) -> OperationFailure | None:
         """Commit the instance; None means that it is durable and may be acknowledged."""
         if self._incoming is not None:
-            self.refusal = self._check_data_set()
-            if self.refusal is None:
+            self.failure = self._check_data_set()
+            if self.failure is None:
                 try:
                     self.outcome = self._incoming.commit(
                         self._scanner.found[SERIES], self._command.sop_instance
@@ -162,9 +174,9 @@ class StoreOperation:
                 except Exception as error:
                     self._fail(error)
         self.abandon()
-        return self.refusal
+        return self.failure
 
-    def _check_data_set(self) -> Refusal | None:
+    def _check_data_set(self) -> OperationFailure | None:
         found = self._scanner.found
         for tag, name, sent in (
             (SOP_CLASS, "SOPClassUID", self._command.sop_class),
@@ -174,7 +186,7 @@ class StoreOperation:
             value = found.get(tag, "")
             if not is_uid(value):
                 how = f"is not a valid UID: {value[:80]!r}" if value else "is missing"
-                return Refusal(
+                return OperationFailure(
                     dimse.CANNOT_UNDERSTAND,
                     "bad-uid",
                     f"{name} of the data set {how}"[:64],
@@ -182,7 +194,7 @@ class StoreOperation:
                     tag,
                 )
             if sent is not None and value != sent:
-                return Refusal(
+                return OperationFailure(
                     dimse.DATA_SET_DOES_NOT_MATCH,
                     "uid-mismatch",
                     f"{name} differs between command and data set",

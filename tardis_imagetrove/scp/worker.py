@@ -26,9 +26,8 @@ from typing import Any
 
 from ..errors import ImageTroveError, PermanentError, RetriableError
 from ..spool import Spool, SpoolFull
-from .association import Denial
+from .association import AssociationRejected
 from .config import ReceiverConfig
-from .pdu import Rejection
 from .records import AssociationRecord, Caller, CommitmentRequest, Counters
 from .server import AssociationServer
 
@@ -46,8 +45,8 @@ class _ParentGone(Exception):
     """The parent does not answer any more."""
 
 
-class _ParentDesk:
-    """The front desk as a worker sees it: its questions and news go to the parent."""
+class _ParentGate:
+    """The gate as a worker sees it: its questions and news go to the parent."""
 
     def __init__(self, control: Connection) -> None:
         self._control = control
@@ -55,7 +54,7 @@ class _ParentDesk:
         self._calls: dict[int, tuple[threading.Event, list[Any]]] = {}
         self._numbers = itertools.count()
 
-    def tell(self, *message: object) -> None:
+    def send(self, *message: object) -> None:
         with self._sending, contextlib.suppress(OSError):
             self._control.send(message)
 
@@ -69,18 +68,18 @@ class _ParentDesk:
         call, event, answer = next(self._numbers), threading.Event(), []
         self._calls[call] = (event, answer)
         try:
-            self.tell("ask", call, method, arguments)
+            self.send("ask", call, method, arguments)
             if not event.wait(_ANSWER_SECONDS):
                 raise _ParentGone(f"no answer in {_ANSWER_SECONDS:g} s")
             return answer[0]
         finally:
             del self._calls[call]
 
-    def enter(self, number: int, caller: Caller) -> Denial | None:
+    def enter(self, number: int, caller: Caller) -> AssociationRejected | None:
         try:
             return self._ask("enter", number, caller)
         except _ParentGone as gone:
-            return Denial("admit-failed", Rejection(2, 2, 1, f"cannot be admitted now: {gone}"))
+            return AssociationRejected("admit-failed", 2, 2, 1, f"cannot be admitted now: {gone}")
 
     def commit(self, request: CommitmentRequest) -> None:
         try:
@@ -91,21 +90,21 @@ class _ParentDesk:
             raise error
 
     def closed(self, number: int, record: AssociationRecord) -> None:
-        self.tell("closed", number, record)
+        self.send("closed", number, record)
 
-    def refused(self, caller: Caller, key: str, words: str) -> None:
-        self.tell("refused", caller, key, words)
+    def operation_failed(self, caller: Caller, key: str, text: str) -> None:
+        self.send("operation-failed", caller, key, text)
 
 
 class _LogToParent(logging.handlers.QueueHandler):
     """Sends records, made ready for pickling, to the parent's logging."""
 
-    def __init__(self, desk: _ParentDesk) -> None:
+    def __init__(self, gate: _ParentGate) -> None:
         super().__init__(queue=None)  # type: ignore[arg-type]
-        self._desk = desk
+        self._gate = gate
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        self._desk.tell("log", record)
+        self._gate.send("log", record)
 
 
 def main(control_fd: int, handover_fd: int) -> None:
@@ -113,49 +112,49 @@ def main(control_fd: int, handover_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     control = Connection(control_fd)
     handover = socket.socket(fileno=handover_fd)
-    desk = _ParentDesk(control)
-    logging.getLogger().addHandler(_LogToParent(desk))
+    gate = _ParentGate(control)
+    logging.getLogger().addHandler(_LogToParent(gate))
     level, config, spool, commitment = control.recv()
     logging.getLogger().setLevel(level)
     try:
         with contextlib.suppress(SpoolFull):  # the parent has said it
             spool.prepare()
-        server = AssociationServer(config, spool, desk, commitment)
+        server = AssociationServer(config, spool, gate, commitment)
     except Exception as error:
-        desk.tell("failed", str(error))
+        gate.send("failed", str(error))
         return
     # A worker that alone is told to end does so in order; its parent starts another.
     # The thread is for the signal handler's sake, which must not wait for a lock.
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=desk.tell, args=("leaving",)).start())
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=gate.send, args=("leaving",)).start())
     threading.Thread(target=_take_connections, args=(handover, server), name="handover", daemon=True).start()
     ended = threading.Event()
-    threading.Thread(target=_send_counts, args=(server, desk, ended), name="counts", daemon=True).start()
-    desk.tell("ready")
+    threading.Thread(target=_send_counts, args=(server, gate, ended), name="counts", daemon=True).start()
+    gate.send("ready")
     grace = _ORPHAN_GRACE_SECONDS
     with contextlib.suppress(EOFError, OSError):
         while True:
             kind, *arguments = control.recv()
             if kind == "answer":
-                desk.answered(*arguments)
+                gate.answered(*arguments)
             elif kind == "drop":
                 server.drop(*arguments)
             elif kind == "drain":
                 (grace,) = arguments
                 break
     # The parent goes on answering while we drain.
-    threading.Thread(target=_pass_on_answers, args=(control, desk), name="answers", daemon=True).start()
+    threading.Thread(target=_pass_on_answers, args=(control, gate), name="answers", daemon=True).start()
     server.drain(grace)
     ended.set()
-    desk.tell("counts", server.counters())
+    gate.send("counts", server.counters())
     control.close()
 
 
-def _pass_on_answers(control: Connection, desk: _ParentDesk) -> None:
+def _pass_on_answers(control: Connection, gate: _ParentGate) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             kind, *arguments = control.recv()
             if kind == "answer":
-                desk.answered(*arguments)
+                gate.answered(*arguments)
 
 
 def _take_connections(handover: socket.socket, server: AssociationServer) -> None:
@@ -169,17 +168,17 @@ def _take_connections(handover: socket.socket, server: AssociationServer) -> Non
         for descriptor in descriptors:
             number = int.from_bytes(data, "big")
             try:
-                server.take(number, socket.socket(fileno=descriptor))
+                server.serve(number, socket.socket(fileno=descriptor))
             except Exception:
                 logger.exception("cannot serve a connection")
 
 
-def _send_counts(server: AssociationServer, desk: _ParentDesk, ended: threading.Event) -> None:
+def _send_counts(server: AssociationServer, gate: _ParentGate, ended: threading.Event) -> None:
     last = Counters()
     while not ended.wait(_COUNT_SECONDS):
         counters = server.counters()
         if counters != last:
-            desk.tell("counts", counters)
+            gate.send("counts", counters)
             last = counters
 
 
@@ -235,7 +234,7 @@ class WorkerProcess:
         self._handover.settimeout(5)
         self._control = Connection(ours.detach())
         self._sending = threading.Lock()
-        self._tell((level, config, spool, commitment))
+        self._send((level, config, spool, commitment))
         self.started = time.monotonic()
         self._reader = threading.Thread(target=self._read, name=f"worker-{self.pid}", daemon=True)
 
@@ -243,7 +242,7 @@ class WorkerProcess:
         """Begin to hear from it; ``lost`` may be called from now on."""
         self._reader.start()
 
-    def _tell(self, message: object) -> None:
+    def _send(self, message: object) -> None:
         with self._sending, contextlib.suppress(OSError):
             self._control.send(message)
 
@@ -291,15 +290,15 @@ class WorkerProcess:
 
     def drop(self, number: int) -> None:
         """Cut a connection."""
-        self._tell(("drop", number))
+        self._send(("drop", number))
 
     def reply(self, call: int, value: object) -> None:
         """Answer a question."""
-        self._tell(("answer", call, value))
+        self._send(("answer", call, value))
 
     def drain(self, grace_seconds: float) -> None:
         """Tell it to finish what is in flight, and to leave."""
-        self._tell(("drain", grace_seconds))
+        self._send(("drain", grace_seconds))
 
     def join(self, seconds: float) -> None:
         """Wait for its end; what does not end in time is killed."""

@@ -1,4 +1,4 @@
-"""Storage commitment on the wire: the request is handed on, and the report goes out on an association of its own."""
+"""Storage commitment on the connection: the request is handed on, and the report goes out on an association of its own."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_the_limits_are_the_defaults(tmp_path):
     config = ReceiverConfig()
     assert config.timeouts.slow_bytes == 16 * 1024
     assert row("Associations at once").startswith(f"{config.max_associations};")
-    waiting = Receiver(config, Spool(tmp_path))._desk._max_waiting
+    waiting = Receiver(config, Spool(tmp_path))._gate._max_waiting
     assert row("Connections without an association").startswith(f"{waiting} at once")
     assert row("Maximum PDU length").startswith(f"{config.max_pdu} bytes are asked for; up to 16 MiB")
     assert MAX_P_DATA_BYTES == 16 * 1024**2

@@ -121,7 +121,7 @@ def test_long_messages_are_cut_to_what_the_peer_takes(data, max_pdu):
 
 def test_rejections_and_aborts_are_read_by_pynetdicom():
     rejected = A_ASSOCIATE_RJ()
-    rejected.decode(pdu.Rejection(2, 3, 2, "full").encode())
+    rejected.decode(pdu.encode_associate_rj(2, 3, 2))
     assert (rejected.result, rejected.source, rejected.reason_diagnostic) == (2, 3, 2)
     aborted = A_ABORT_RQ()
     aborted.decode(pdu.encode_abort(pdu.ABORT_INVALID_PARAMETER))

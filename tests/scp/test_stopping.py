@@ -1,4 +1,4 @@
-"""Stopping in order: what is in flight finishes, what is idle is told, nothing lasts longer than the grace time."""
+"""ReceiverStopping in order: what is in flight finishes, what is idle is told, nothing lasts longer than the grace time."""
 
 from __future__ import annotations
 

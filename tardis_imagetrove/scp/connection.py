@@ -17,15 +17,15 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _TIMED_OUT = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class PeerGone(Exception):
-    """The connection ended without a word of the upper layer."""
+class ConnectionLost(Exception):
+    """The connection ended without a release or an abort."""
 
 
-class PeerSlow(Exception):
-    """The peer kept us waiting for longer than the time-outs allow."""
+class PeerTimeout(Exception):
+    """The peer exceeded a time-out."""
 
 
-class Stopping(Exception):
+class ReceiverStopping(Exception):
     """The receiver stops, and nothing is in flight on this connection."""
 
 
@@ -50,7 +50,7 @@ class StopSignal:
         self._writer.close()
 
 
-class Wire:
+class Connection:
     """Reads a peer's bytes through one bounded buffer, and minds the clock.
 
     The memoryviews that it hands out are valid until the next call.
@@ -95,15 +95,15 @@ class Wire:
         """Wait between two messages.
 
         Raises:
-            Stopping: the receiver stops.
-            PeerSlow: nothing came in the idle time.
+            ReceiverStopping: the receiver stops.
+            PeerTimeout: nothing came in the idle time.
         """
         if self._end == self._start and not (self._tls and self._socket.pending()):
             ready = self._poll.poll(self._timeouts.idle * 1000)
             if not ready:
-                raise PeerSlow(f"idle for {self._timeouts.idle:g} s")
+                raise PeerTimeout(f"idle for {self._timeouts.idle:g} s")
             if len(ready) == 1 and ready[0][0] == self._stop.fileno():
-                raise Stopping
+                raise ReceiverStopping
         self._window_end = time.monotonic() + self._timeouts.slow
         self._window_bytes = self.received
 
@@ -117,22 +117,22 @@ class Wire:
         now = time.monotonic()
         if self._deadline is not None:
             if now >= self._deadline:
-                raise PeerSlow("the association request did not come in time")
+                raise PeerTimeout("the association request did not come in time")
             self._set_timeout(self._deadline - now)
         elif now > self._window_end:
             self._check_pace(now)
         try:
             count = self._socket.recv_into(self._view[self._end :])
         except _TIMED_OUT:
-            raise PeerSlow(
+            raise PeerTimeout(
                 f"silent for {self._timeouts.stall:g} s inside a message"
                 if self._deadline is None
                 else "the association request did not come in time"
             ) from None
         except OSError as error:
-            raise PeerGone(f"connection lost: {error.strerror or error}") from None
+            raise ConnectionLost(f"connection lost: {error.strerror or error}") from None
         if not count:
-            raise PeerGone("the peer closed the connection")
+            raise ConnectionLost("the peer closed the connection")
         if _QUICKACK is not None:
             # A sender with Nagle's delay waits for this ACK before the rest of what it has to say.
             # The kernel forgets the option after a while, so it is set again each time.
@@ -142,20 +142,20 @@ class Wire:
 
     def _check_pace(self, now: float) -> None:
         if self.received - self._window_bytes < self._timeouts.slow_bytes:
-            raise PeerSlow(
+            raise PeerTimeout(
                 f"less than {self._timeouts.slow_bytes} bytes in {self._timeouts.slow:g} s inside a message"
             )
         self._window_end = now + self._timeouts.slow
         self._window_bytes = self.received
 
-    def take(self, size: int) -> memoryview:
+    def read_exactly(self, size: int) -> memoryview:
         """Exactly ``size`` bytes, at most the buffer's 256 KiB."""
         while self._end - self._start < size:
             self._fill()
         self._start += size
         return self._view[self._start - size : self._start]
 
-    def some(self, limit: int) -> memoryview:
+    def read_some(self, limit: int) -> memoryview:
         """At least 1 byte and at most ``limit``."""
         if self._start == self._end:
             self._fill()
@@ -167,17 +167,17 @@ class Wire:
         """Send all of ``data``.
 
         Raises:
-            PeerSlow: the peer does not take it.
-            PeerGone: the connection is lost.
+            PeerTimeout: the peer does not take it.
+            ConnectionLost: the connection is lost.
         """
         try:
             self._socket.sendall(data)
         except _TIMED_OUT:
-            raise PeerSlow("the peer does not take our answer") from None
+            raise PeerTimeout("the peer does not take our answer") from None
         except OSError as error:
-            raise PeerGone(f"connection lost: {error.strerror or error}") from None
+            raise ConnectionLost(f"connection lost: {error.strerror or error}") from None
 
-    def farewell(self, last: bytes = b"") -> None:
+    def close(self, last: bytes = b"") -> None:
         """Send ``last``, give the peer a moment to close, then close; never raises.
 
         Closing at once, with bytes of the peer unread, would reset the connection, and the reset
