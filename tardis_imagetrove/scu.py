@@ -21,7 +21,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import Verification
 
 from .errors import RetriableError
-from .formats.dicom.fields import UnreadableFile
+from .formats.dicom.files import UnreadableFile
 
 #: As many presentation contexts as an association has room for (PS3.8 section 9.3.2.2: odd numbers of a byte).
 MAX_CONTEXTS = 128

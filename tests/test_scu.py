@@ -14,7 +14,7 @@ from pynetdicom.dimse_primitives import C_ECHO
 from pynetdicom.sop_class import Verification
 
 from tardis_imagetrove import scu
-from tardis_imagetrove.formats.dicom.fields import UnreadableFile
+from tardis_imagetrove.formats.dicom.files import UnreadableFile
 from tardis_imagetrove.scp import ReceiverConfig, running_receiver
 from tardis_imagetrove.spool import Spool
 

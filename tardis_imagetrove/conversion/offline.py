@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from ..deidentification import NotDeidentifiable, Profile, Pseudonyms, deidentify
 from ..errors import ImageTroveError, PermanentError
 from ..filters.base import DicomSeries, Filter, FilterResult
-from ..formats.dicom.fields import NoInstance, UnreadableFile, field_text, read_header
+from ..formats.dicom.fields import field_text
+from ..formats.dicom.files import NoInstance, UnreadableFile, read_header
 from ..ingest.placement import directory_name
 from ..parameters import Parameters
 from ..sandbox.isolation import isolated

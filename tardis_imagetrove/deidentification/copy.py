@@ -13,7 +13,7 @@ import pydicom
 from dicomanonymizer.simpledicomanonymizer import replace_element
 from pydicom import uid as uids
 from pydicom.datadict import dictionary_keyword, tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -21,8 +21,10 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 
 from ..errors import PermanentError
+from ..formats.dicom.fields import decoded
+from ..formats.dicom.vendor import private_b_value
 from .frames import remove_comments
-from .private import keep_safe, private_b_value, value_of
+from .private import keep_safe, value_of
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms
 from .rules import Action, action
@@ -161,15 +163,8 @@ def refusal(dataset: Dataset) -> str:
 
 
 def _text_of(dataset: Dataset, keyword: str) -> str:
-    """An attribute as text; as Latin-1 if it is not of the character set that the file names.
-
-    Each of its bytes would else become the same sign, and with them two patients one.
-    """
-    raw = dataset.get_item(Tag(tag_for_keyword(keyword)))
-    text = str(dataset.get(keyword, "") or "")
-    if "\ufffd" in text and isinstance(raw, RawDataElement) and raw.value:
-        return raw.value.decode("latin-1")
-    return text
+    element = decoded(dataset, Tag(tag_for_keyword(keyword)))
+    return str(element.value or "") if element is not None else ""
 
 
 def _words_of(value: object) -> list[str]:

@@ -13,10 +13,10 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from ..deidentification.private import B_VALUES, private_b_value
 from ..errors import PermanentError
-from ..formats.dicom.fields import UnreadableFile, field_text, parse_field, read_header
-from ..imaging.headers import siemens_csa
+from ..formats.dicom.fields import field_text, parse_field
+from ..formats.dicom.files import UnreadableFile, read_header
+from ..formats.dicom.vendor import B_VALUES, private_b_value, siemens_csa
 from ..parameters import Level, Parameter, Parameters
 from .base import DicomSeries, Filter, FilterResult
 
@@ -95,7 +95,7 @@ _CSA = ("(0029,0010)", "(0029,1010)", "(0029,0011)", "(0029,1110)")
 #: Vendors' b-values, with what reserves their blocks.
 _B_VALUES = tuple(
     f"({group:04x},{number:04x})"
-    for _, group, element in B_VALUES
+    for _, group, element, _ in B_VALUES
     for block in (0x10, 0x11)
     for number in (block, block << 8 | element)
 )

@@ -1,1 +1,1 @@
-"""What arrives, as types: one reader for each format. No Django."""
+"""Reads what instruments write: one package for each format, one set of types for all of them."""

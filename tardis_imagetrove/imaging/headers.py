@@ -14,8 +14,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
+
+from ..formats.dicom.files import UNDEFINED_LENGTH, read_attributes
+from ..formats.dicom.vendor import siemens_csa
 
 TAGS = (
     "SOPClassUID",
@@ -79,12 +81,6 @@ TIMES = ("FrameReferenceTime", "AcquisitionNumber", "TriggerTime", "AcquisitionT
 
 MOMENTS = {"FrameReferenceTime", "TriggerTime"}
 """Those that count from one beginning, so that slices of one volume have the same."""
-
-PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-"""Float, double float and integer pixel data."""
-
-UNDEFINED_LENGTH = 0xFFFFFFFF
-"""Of pixel data in fragments (PS3.5 A.4)."""
 
 ORTHOGONAL = 0.5
 """Cosine of the angle that a header's rows and columns must have at least; what is near is used as it is."""
@@ -270,37 +266,23 @@ def read_header(path: Path) -> Header:
         InvalidDicomError: the file is no DICOM.
         ValueError: an attribute has a value that cannot be (``Rows`` = "many").
     """
-    met_pixels, pixel_bytes = False, 0
-
-    def at_pixels(tag: int, _vr: str | None, length: int) -> bool:
-        nonlocal met_pixels, pixel_bytes
-        if tag in PIXEL_TAGS:
-            met_pixels, pixel_bytes = True, length
-        return met_pixels
-
-    def read(tags: list | None) -> Dataset:
-        nonlocal met_pixels
-        met_pixels = False
-        with path.open("rb") as file:
-            return read_partial(file, at_pixels, specific_tags=tags)
-
-    dataset = read(list(_TAG_OF.values()))
+    dataset, pixel_bytes = read_attributes(path, _TAG_OF.values())
     mosaic, tiles, mosaic_planes = 0, (1, 1), None
     kinds = _texts(dataset, "ImageType")
     if "MOSAIC" in kinds:
-        dataset = read(None)
+        dataset, pixel_bytes = read_attributes(path)
         mosaic = _mosaic_slices(dataset)
         tiles = (math.ceil(math.sqrt(mosaic or 1)),) * 2
         mosaic_planes = _mosaic_planes(dataset) if mosaic else None
     elif "VFRAME" in kinds:
-        dataset = read(None)
+        dataset, pixel_bytes = read_attributes(path)
         mosaic, mosaic_planes = _virtual_frames(dataset)
         across = math.ceil(math.sqrt(mosaic or 1))
         tiles = (across, math.ceil((mosaic or 1) / across))
     frames = _whole(dataset, "NumberOfFrames") or 1
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     meta = getattr(dataset, "file_meta", Dataset())
-    has_pixels = met_pixels and rows > 0 and columns > 0
+    has_pixels = pixel_bytes is not None and rows > 0 and columns > 0
     scaling = _scaling(dataset, frames)
     planes = mosaic_planes if mosaic else planes_of(dataset, frames)
     oddities = [*_scaling_oddities(dataset, scaling), *_bits_oddities(dataset)] if has_pixels else []
@@ -545,9 +527,8 @@ def _mosaic_slices(dataset: Dataset) -> int:
     """Slices in a Siemens mosaic, from its own attribute or its CSA header; 0 when neither says."""
     if (0x0019, 0x100A) in dataset and len(count := _numbers(dataset[0x0019, 0x100A].value)):
         return int(count[0])
-    nicom = _nicom()
-    csa = nicom.csareader.get_csa_header(dataset, "image")
-    return int(nicom.csareader.get_n_mosaic(csa) or 0) if csa else 0
+    count = siemens_csa(dataset).get("NumberOfImagesInMosaic")
+    return int(count[0]) if count else 0
 
 
 def _mosaic_planes(dataset: Dataset) -> Planes | None:
@@ -580,17 +561,6 @@ def _virtual_frames(dataset: Dataset) -> tuple[int, Planes | None]:
     if len(found) != count or any(plane is None for plane in found):
         return count, None
     return count, Planes(*(np.array(column) for column in zip(*found, strict=True)))
-
-
-def siemens_csa(dataset: Dataset) -> dict[str, list]:
-    """The fields of a Siemens CSA image header that have values, numbers as numbers; none without one."""
-    if (0x0029, 0x0010) not in dataset:
-        return {}
-    try:
-        csa = _nicom().csareader.get_csa_header(dataset, "image")
-    except Exception:  # of a private format: as many kinds of error as there are ways to be damaged
-        return {}
-    return {name: tag["items"] for name, tag in (csa or {"tags": {}})["tags"].items() if tag["items"]}
 
 
 def _nicom() -> ModuleType:

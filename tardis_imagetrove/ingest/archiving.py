@@ -13,7 +13,8 @@ from django.db import transaction
 from pydicom.uid import UID
 
 from ..archive import ManifestEntry, Member, read_manifest, read_series_uid, zip_stream
-from ..formats.dicom.fields import field_text, read_header
+from ..formats.dicom.fields import field_text
+from ..formats.dicom.files import read_header
 from ..models import Archive, DatasetKey, FilterOutput, FilterRun, Instance, Original, Series
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..mytardis.base import Sums

@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from ..deidentification import Option
 from ..errors import PermanentError, RetriableError
-from ..formats.dicom.fields import UnreadableFile, field_text, read_header
+from ..formats.dicom.fields import field_text
+from ..formats.dicom.files import UnreadableFile, read_header
 from ..models import DatasetKey, ExperimentKey, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..mytardis import MyTardis, mytardis
 from ..sandbox.scratch import scratch_folder

@@ -18,7 +18,7 @@ from django.db import DatabaseError, close_old_connections
 from django.db.models import Count, F, Max
 
 from ..errors import ImageTroveError, RetriableError
-from ..formats.dicom.fields import read_header
+from ..formats.dicom.files import read_header
 from ..models import LOST_ATTEMPTS, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..spool import Spool
 from .placement import Unplaceable, match

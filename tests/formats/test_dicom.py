@@ -11,13 +11,8 @@ from pydicom import dcmread
 from pydicom.data import get_charset_files, get_testdata_file
 from pydicom.dataset import Dataset
 
-from tardis_imagetrove.formats.dicom.fields import (
-    UnknownField,
-    UnreadableFile,
-    field_text,
-    parse_field,
-    read_header,
-)
+from tardis_imagetrove.formats.dicom.fields import UnknownField, field_text, parse_field
+from tardis_imagetrove.formats.dicom.files import UnreadableFile, read_header
 
 
 @pytest.mark.parametrize("text", ["(0010,0020)", "0010,0020", "00100020", " PatientID ", "(0010, 0020)"])
