@@ -9,13 +9,13 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: demo test send lint bench bench-receiver bench-convert viewer viewer-if-possible clean
+.PHONY: demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
 demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
 
 test: $(INSTALLED)
-	@$(RUN) -m pytest -m "not peer"
+	@$(RUN) -m pytest -m "not peer" -n auto --maxprocesses 4 --dist worksteal
 
 # Send a folder of DICOM files to the running demo: make send DIR=/path/to/files
 send: $(INSTALLED)
@@ -28,8 +28,23 @@ bench: bench-receiver bench-convert
 bench-receiver: $(INSTALLED)
 	@$(RUN) benchmarks/receiver.py $(if $(QUICK),--quick)
 
-lint: $(INSTALLED)
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+# Style and types. It installs its tools on first use.
+LINT := $(VENV)/.lint
+lint: $(LINT)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@PYTHONPATH=.:devhost $(RUN) -m mypy tardis_imagetrove
+
+$(LINT): $(INSTALLED)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@touch $@
+
+# The package with the viewer in it, in dist/. It needs npm.
+wheel: $(LINT) viewer
+	@rm -rf build dist
+	@$(RUN) -m build --wheel --outdir dist . >/dev/null
+	@$(RUN) .ci/check_wheel.py dist/*.whl
+	@ls dist/*.whl
 
 # Our conversion against the original's tools (minc-tools, zip), the way to the page, and two workers against one.
 bench-convert: $(INSTALLED)
@@ -51,9 +66,9 @@ $(NIIVUE)/niivue.umd.js: package.json package-lock.json
 	@cp node_modules/@niivue/niivue/dist/niivue.umd.js $@.part && mv $@.part $@
 
 clean:
-	rm -rf $(VENV) .demo .demo-once node_modules $(NIIVUE)
+	rm -rf $(VENV) .demo .demo-once node_modules build dist $(NIIVUE)
 
-$(INSTALLED): setup.py
+$(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version.split()[0] + " (choose another by PYTHON=...)")'
 	@echo "Installing into $(VENV) (once, about a minute) ..."
 	@$(PYTHON) -m venv $(VENV)

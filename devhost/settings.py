@@ -30,16 +30,20 @@ def _remove(folder, owner):
 
 
 def _folder_of_state():
-    """The folder of all state; a test run has one of its own, which its child processes share."""
+    """The folder of all state. A test run has its own, and so has each of its parallel workers; child processes share it."""
     named = os.environ.get("DEVHOST_STATE")
-    if named:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if named and os.environ.get("DEVHOST_STATE_WORKER", "") == worker:
         return Path(named).resolve()
-    if "pytest" in sys.modules:  # PYTEST_VERSION is there from pytest 8.2 on only
+    if named:
+        made = Path(named, worker).resolve()
+    elif "pytest" in sys.modules:  # PYTEST_VERSION exists from pytest 8.2 on only
         made = Path(tempfile.mkdtemp(prefix="devhost-"))
         atexit.register(_remove, made, os.getpid())
-        os.environ["DEVHOST_STATE"] = str(made)
-        return made
-    return REPOSITORY / ".demo"
+    else:
+        return REPOSITORY / ".demo"
+    os.environ |= {"DEVHOST_STATE": str(made), "DEVHOST_STATE_WORKER": worker}
+    return made
 
 
 STATE = _folder_of_state()

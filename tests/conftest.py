@@ -38,6 +38,11 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items):
+    """Fast tests first: a mistake shows in seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup, django_db_blocker):
     """Content types and permissions are put back as they were after each flush, not worked out anew.

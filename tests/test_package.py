@@ -12,6 +12,6 @@ def test_every_folder_that_holds_modules_is_a_package_that_a_wheel_holds():
         ".".join(module.parent.relative_to(REPOSITORY).parts)
         for module in (REPOSITORY / "tardis_imagetrove").rglob("*.py")
     }
-    # As setup.py asks for them: a folder without __init__.py can be imported here, and is left out there.
+    # As pyproject.toml asks for them: a folder without __init__.py can be imported here, and is left out there.
     packaged = set(find_packages(str(REPOSITORY), include=["tardis_imagetrove", "tardis_imagetrove.*"]))
     assert folders == packaged
