@@ -16,9 +16,9 @@ from pydicom import dcmread
 from pydicom.pixels import apply_modality_lut
 
 from ..errors import PermanentError
-from ..imaging import volume
 from ..imaging.headers import Header
 from ..imaging.image import Image
+from ..imaging.source import in_one_line
 from ..imaging.stack import frame_pixels, in_colour
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .shared import conversion_of, survey_of
@@ -266,9 +266,7 @@ def draw_sheet(headers: Sequence[Header]) -> tuple[Pillow.Image, list[str]]:
         try:
             tiles.append((frame_picture(header, index), letters_of(header, index)))
         except Exception as error:  # as many kinds of error as there are decoders
-            troubles.append(
-                f"{header.path.name}: frame {index + 1} could not be drawn: {volume.in_one_line(error)}"
-            )
+            troubles.append(f"{header.path.name}: frame {index + 1} could not be drawn: {in_one_line(error)}")
     if not tiles:
         raise PermanentError("No frame could be drawn. " + "; ".join(troubles))
     return arrange(tiles, len(frames)), troubles

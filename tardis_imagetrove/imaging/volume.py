@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import pydicom
-from pydicom.multival import MultiValue
-from pydicom.pixels import pixel_array
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import UID
 
 from ..errors import PermanentError
 from .checking import checked, exact_scaling
@@ -29,24 +25,19 @@ from .dcm2niix import (
     run_dcm2niix,
     version_of,
 )
-from .headers import TIMES, Header, counts_through, in_time, read_headers, repeats
+from .gaps import complete_volumes, gaps
+from .headers import TIMES, Header, counts_through, read_headers, repeats
 from .image import Image, Origin
+from .labels import tell_apart
+from .sidecar import OWN_SOFTWARE, sidecar_fields
+from .source import Source, is_encoded, rewrite
 from .stack import (
     LPS_TO_RAS,
     affine_from,
-    frame_pixels,
     has_palette,
-    in_colour,
-    position_tolerance,
     stacks_of,
     write_stack,
 )
-
-SPACING_TOLERANCE = 0.02
-"""How much two neighbouring distances between slices may differ, as a part of the usual one."""
-
-PHILIPS_SCALE_SLOPE = 0x2005100E
-"""Private attribute by which dcm2niix makes "precise" values instead of RescaleSlope's."""
 
 UNPLACED = (
     "The headers do not say where every slice lies (ImagePositionPatient, ImageOrientationPatient, PixelSpacing);"
@@ -65,9 +56,6 @@ _SAID_AS_UNPLACED = re.compile(
     r"|Unable to determine spatial orientation"
 )
 """What dcm2niix says of images without a place, for which we have words of our own."""
-
-_OWN = f"pydicom {pydicom.__version__}, nibabel {nibabel.__version__}"
-"""What makes an image where dcm2niix does not."""
 
 _COMPRESSION_TROUBLE = re.compile(r"compress|fragment|jpe?g|transfer syntax|RLE|decod", re.IGNORECASE)
 
@@ -157,15 +145,15 @@ def convert(found: Survey, folder: Path) -> Conversion:
     if found.skipped:
         return Conversion((), (), tuple(troubles), converter, skipped=found.skipped)
 
-    source = _Source(headers, folder / "in")
+    source = Source(headers, folder / "in")
     options = (*OPTIONS, *(DISPLAY_SCALING if _has_philips_scaling(headers) else ()))
     if any(map(has_palette, headers)):
         # dcm2niix would write the numbers of the colours.
-        troubles += _rewrite(headers, source).values()
+        troubles += rewrite(headers, source).values()
     attempt = _attempt(source, folder / "out", headers, options)
     decoded = headers
-    if attempt.misunderstood or (attempt.wants_decoding and any(map(_is_encoded, headers))):
-        undecodable = _rewrite(headers, source)
+    if attempt.misunderstood or (attempt.wants_decoding and any(map(is_encoded, headers))):
+        undecodable = rewrite(headers, source)
         left = tuple(header for header in headers if header.path not in undecodable)
         again = _attempt(source, folder / "again", left, options, attempt.expected)
         if attempt.misunderstood or again.rank > attempt.rank:
@@ -197,7 +185,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
             images=images,
             headers=headers,
             warnings=tuple(dict.fromkeys((told, *_untold(images, headers), *found.oddities))),
-            converter=f"{converter}, {_OWN}",
+            converter=f"{converter}, {OWN_SOFTWARE}",
             arguments=attempt.run.arguments,
         )
     if any(image.wrong for image in attempt.images) and (images := _own_images(headers, folder / "own")):
@@ -211,11 +199,11 @@ def convert(found: Survey, folder: Path) -> Conversion:
             images=images,
             headers=headers,
             warnings=tuple(dict.fromkeys((*troubles, told, *_untold(images, headers), *found.oddities))),
-            converter=f"{converter}, {_OWN}",
+            converter=f"{converter}, {OWN_SOFTWARE}",
             arguments=attempt.run.arguments,
         )
     if any(image.mended for image in attempt.images):
-        converter += f", {_OWN}"
+        converter += f", {OWN_SOFTWARE}"
     warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(decoded)]
     warnings += _untold(attempt.images, decoded)
     if attempt.run.code in PARTIAL_CODES:
@@ -289,41 +277,8 @@ def _has_philips_scaling(headers: Sequence[Header]) -> bool:
     return philips and bool(scalings) and len(np.unique(np.concatenate(scalings), axis=0)) == 1
 
 
-class _Source:
-    """The folder that dcm2niix reads: the series' own when it holds nothing else, or one of links to its
-    files, in which each can be replaced or taken away."""
-
-    def __init__(self, headers: Sequence[Header], links: Path) -> None:
-        self._names = {header.path: f"{index:06d}.dcm" for index, header in enumerate(headers)}
-        self._links = links
-        self.linked = False
-        parents = {path.parent for path in self._names}
-        self.folder = parents.pop()
-        if parents or set(self.folder.iterdir()) != set(self._names):
-            self._link()
-
-    def _link(self) -> None:
-        self._links.mkdir(parents=True)
-        for path, name in self._names.items():
-            (self._links / name).symlink_to(path.resolve())
-        self.folder, self.linked = self._links, True
-
-    def place(self, header: Header) -> Path:
-        """Where a file can be changed without changing the series."""
-        if not self.linked:
-            self._link()
-        return self.folder / self._names[header.path]
-
-    def named(self, words: str) -> str:
-        """Words of dcm2niix with the series' own names of files."""
-        if not self.linked:
-            return words
-        own = {name: path.name for path, name in self._names.items()}
-        return re.sub(r"\d{6}\.dcm", lambda match: own.get(match[0], match[0]), words)
-
-
 def _attempt(
-    source: _Source, out: Path, headers: Sequence[Header], options: Sequence[str], expected: int = 0
+    source: Source, out: Path, headers: Sequence[Header], options: Sequence[str], expected: int = 0
 ) -> _Attempt:
     """Run dcm2niix once, and compare what it makes with ``headers``.
 
@@ -335,7 +290,7 @@ def _attempt(
     complaints = tuple(map(source.named, run.complaints))
     images, doubts = [], []
     written = [_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]
-    for image in _tell_apart([image for image in written if image.stored().size]):
+    for image in tell_apart([image for image in written if image.stored().size]):
         settled, doubt = checked(image, headers)
         images.append(settled)
         doubts += doubt
@@ -385,36 +340,6 @@ def _count(images: Sequence[Image]) -> int:
     return sum(counts.values())
 
 
-def _tell_apart(images: list[Image]) -> list[Image]:
-    """Labels that say what differs where dcm2niix's own only number the images."""
-    labels = [re.sub(r"[^\w.-]+", "-", image.label) for image in images]
-    planes = [_plane_name(image.affine) for image in images]
-    if all(re.fullmatch(r"i\d+", label) for label in labels) and len(set(planes)) > 1:
-        # A localizer: its images differ by plane.
-        labels = [
-            plane if planes.count(plane) == 1 else f"{plane}_{label}"
-            for plane, label in zip(planes, labels, strict=True)
-        ]
-    sizes = ["x".join(map(str, nibabel.load(image.path).shape[:2])) for image in images]
-    # dcm2niix adds a letter to a name that it has used (x, xa, xb): often a matrix of another size.
-    bases = [label[:-1] if label[-1:].isalpha() and label[:-1] in labels else label for label in labels]
-    for base in {base for base in bases if bases.count(base) > 1}:
-        group = [index for index, other in enumerate(bases) if other == base]
-        if len({sizes[index] for index in group}) == len(group):
-            for index in group:
-                labels[index] = "_".join(part for part in (base, sizes[index]) if part)
-    told = []
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        repeats = labels[:index].count(label)
-        told.append(replace(image, label=f"{label}_{repeats + 1}".lstrip("_") if repeats else label))
-    return told
-
-
-def _plane_name(affine: np.ndarray) -> str:
-    normal = np.cross(affine[:3, 0], affine[:3, 1])
-    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
-
-
 def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
     """Images of a series that dcm2niix refuses or has wrong, without it; none when its slices are not even stacks."""
     stacks = stacks_of(headers) or []
@@ -426,194 +351,9 @@ def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
             write_stack(path, stack)
         except Exception:  # as many kinds of error as there are decoders
             return ()
-        path.with_suffix(".json").write_text(json.dumps(_sidecar_fields(stack.owners[0][0][0].path)))
+        path.with_suffix(".json").write_text(json.dumps(sidecar_fields(stack.owners[0][0][0].path)))
         image = _image(path)
         affine = LPS_TO_RAS @ affine_from(stack.planes, stack.columns, stack.rows, False, True)
         slope, intercept = exact_scaling(image, [place[0] for place in stack.owners])
         images.append(replace(image, affine=affine, slope=slope, intercept=intercept, placed=True))
-    return tuple(_tell_apart(images))
-
-
-SIDECAR_FIELDS = {
-    "Modality": "Modality",
-    "Manufacturer": "Manufacturer",
-    "ManufacturerModelName": "ManufacturersModelName",
-    "MagneticFieldStrength": "MagneticFieldStrength",
-    "SoftwareVersions": "SoftwareVersions",
-    "BodyPartExamined": "BodyPartExamined",
-    "PatientPosition": "PatientPosition",
-    "ProtocolName": "ProtocolName",
-    "SeriesDescription": "SeriesDescription",
-    "SeriesNumber": "SeriesNumber",
-    "ImageType": "ImageType",
-}
-"""DICOM's keyword to the sidecar's field, as dcm2niix names it, for images made without it."""
-
-
-def _sidecar_fields(path: Path) -> dict[str, object]:
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(SIDECAR_FIELDS))
-    fields: dict[str, object] = {"ConversionSoftware": _OWN}
-    for keyword, field in SIDECAR_FIELDS.items():
-        value = dataset.get(keyword)
-        if value not in (None, ""):
-            several = isinstance(value, MultiValue)
-            fields[field] = (
-                list(value) if several else value if isinstance(value, (int, float)) else str(value)
-            )
-    return fields
-
-
-def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
-    """The instances of a time series' whole volumes, when some volumes lack slices.
-
-    An acquisition that was stopped leaves such a volume at its end. Volumes are told apart by
-    TemporalPositionIdentifier, AcquisitionNumber, or blocks of InstanceNumber, whichever is the first to
-    give each volume a position once.
-
-    Returns:
-        ``None`` when there is nothing to gain: no volume is whole, all are, or nothing tells them apart.
-    """
-    if any(header.planes is None or len(header.planes) != 1 for header in headers):
-        return None
-    places = [tuple(np.round(header.planes.positions[0], 2)) for header in headers]
-    slices = len(set(places))
-    keys = (
-        [header.temporal_position for header in headers],
-        [header.acquisition_number for header in headers],
-        [(header.instance_number - 1) // slices for header in headers],
-    )
-    for key in keys:
-        volumes: dict[int, list[int]] = {}
-        for index, value in enumerate(key):
-            volumes.setdefault(value, []).append(index)
-        if all(len({places[index] for index in volume}) == len(volume) for volume in volumes.values()):
-            whole = {index for volume in volumes.values() if len(volume) == slices for index in volume}
-            if 0 < len(whole) < len(headers):
-                return in_time([header for index, header in enumerate(headers) if index in whole])
-            return None
-    return None
-
-
-def gaps(headers: Sequence[Header]) -> list[str]:
-    """Words for missing slices, as the headers' positions show them: holes, and unequal repeats.
-
-    Slices of one orientation and matrix are one stack; its positions along the normal should be
-    evenly apart, and each should be there as often as the others.
-    """
-    stacks: dict[tuple, list[float]] = {}
-    tolerances: dict[tuple, float] = {}
-    for header in headers:
-        if header.planes is None:
-            continue
-        normals = np.cross(header.planes.per_column, header.planes.per_row)
-        normals /= np.linalg.norm(normals, axis=1)[:, None]
-        along = np.einsum("ij,ij->i", normals, header.planes.positions)
-        for normal, place in zip(np.round(normals, 3) + 0.0, along, strict=True):
-            stack = header.rows, header.columns, *normal
-            stacks.setdefault(stack, []).append(float(place))
-            tolerances[stack] = position_tolerance(header.planes)
-    words = []
-    for stack, places in stacks.items():
-        words += _gaps_in(np.array(places), tolerances[stack])
-    return words
-
-
-def _gaps_in(places: np.ndarray, tolerance: float) -> list[str]:
-    ordered = np.sort(places)
-    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > tolerance)
-    counts = np.diff(np.append(starts, len(ordered)))
-    unique = ordered[starts]
-    words = []
-    if len(unique) > 2:
-        steps = np.diff(unique)
-        usual = float(np.median(steps))
-        digits = max(2, 1 - math.floor(math.log10(usual)))
-        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + tolerance):
-            missing = steps[index] / usual - 1
-            about = f", about {round(missing)} missing" if round(missing) >= 1 else ""
-            words.append(
-                f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.{digits}f} to"
-                f" {unique[index + 1]:.{digits}f} mm where the others are {usual:.4g} mm apart{about}"
-            )
-    if len(words) > 3:
-        words[3:] = [f"… and {len(words) - 3} more gaps between slices"]
-    if len(set(counts.tolist())) > 1:
-        usual_count = int(np.bincount(counts).argmax())
-        odd = int((counts != usual_count).sum())
-        words.append(
-            f"Slices are missing or doubled: {odd} of {len(unique)} positions are there"
-            f" {counts.min()} to {counts.max()} times, the others {usual_count}"
-        )
-    return words
-
-
-def _is_encoded(header: Header) -> bool:
-    syntax = UID(header.transfer_syntax)
-    return syntax.is_transfer_syntax and (syntax.is_compressed or syntax.is_deflated)
-
-
-def _rewrite(headers: Iterable[Header], source: _Source) -> dict[Path, str]:
-    """Put copies that are uncompressed and plainly written in the place of a series' files.
-
-    They are without Philips's own scale slopes, so that dcm2niix takes each frame's RescaleSlope.
-
-    Files that cannot be decoded are taken away, since one of them can stop dcm2niix for all.
-
-    Returns:
-        Words for those, by file.
-    """
-    troubles = {}
-    for header in headers:
-        target = source.place(header)
-        try:
-            dataset = pydicom.dcmread(header.path)
-            if has_palette(header):
-                _write_colours(dataset)
-            elif UID(header.transfer_syntax).is_encapsulated:
-                dataset.decompress(generate_instance_uid=False)
-            else:
-                frame_pixels(header, header.frames - 1)  # all of them are there
-            if header.photometric.startswith("YBR") and not UID(header.transfer_syntax).is_encapsulated:
-                # Uncompressed 4:2:2 has fewer samples than dcm2niix expects.
-                dataset.PixelData = pixel_array(dataset).tobytes()
-                dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
-            elif header.transfer_syntax == ExplicitVRBigEndian:
-                # Copying values would swap the headers' bytes but not the pixels'.
-                pixels = pixel_array(dataset, raw=True)
-                dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
-                if "PlanarConfiguration" in dataset:
-                    dataset.PlanarConfiguration = 0
-            if "philips" in header.manufacturer.lower():
-                dataset.walk(_drop_scale_slope)
-            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            copy = target.with_suffix(".new")
-            pydicom.dcmwrite(copy, dataset, implicit_vr=False, little_endian=True)
-            copy.replace(target)
-        except Exception as error:  # as many kinds of error as there are decoders
-            target.unlink(missing_ok=True)
-            troubles[header.path] = (
-                f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
-            )
-    return troubles
-
-
-def _write_colours(dataset: pydicom.Dataset) -> None:
-    """Put the palette's colours in the place of their numbers."""
-    colours = in_colour(pixel_array(dataset), dataset)
-    dataset.PixelData = colours.tobytes() + b"\0" * (colours.size % 2)
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = False
-    dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.PlanarConfiguration = "RGB", 3, 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-
-
-def _drop_scale_slope(dataset: pydicom.Dataset, element: pydicom.DataElement) -> None:
-    if element.tag == PHILIPS_SCALE_SLOPE:
-        del dataset[element.tag]
-
-
-def in_one_line(error: Exception, most: int = 240) -> str:
-    """An exception's words on one line, cut to a readable length."""
-    # pydicom puts a whole traceback into some of its messages.
-    words = " ".join(str(error).partition("Traceback (most recent")[0].split()) or type(error).__name__
-    return words if len(words) <= most else words[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return tuple(tell_apart(images))

@@ -1,0 +1,98 @@
+"""Missing slices and volumes, as the headers' positions and numbers show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .headers import Header, in_time
+from .stack import position_tolerance
+
+SPACING_TOLERANCE = 0.02
+"""How much two neighbouring distances between slices may differ, as a part of the usual one."""
+
+
+def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
+    """The instances of a time series' whole volumes, when some volumes lack slices.
+
+    An acquisition that was stopped leaves such a volume at its end. Volumes are told apart by
+    TemporalPositionIdentifier, AcquisitionNumber, or blocks of InstanceNumber, whichever is the first to
+    give each volume a position once.
+
+    Returns:
+        ``None`` when there is nothing to gain: no volume is whole, all are, or nothing tells them apart.
+    """
+    if any(header.planes is None or len(header.planes) != 1 for header in headers):
+        return None
+    places = [tuple(np.round(header.planes.positions[0], 2)) for header in headers]
+    slices = len(set(places))
+    keys = (
+        [header.temporal_position for header in headers],
+        [header.acquisition_number for header in headers],
+        [(header.instance_number - 1) // slices for header in headers],
+    )
+    for key in keys:
+        volumes: dict[int, list[int]] = {}
+        for index, value in enumerate(key):
+            volumes.setdefault(value, []).append(index)
+        if all(len({places[index] for index in volume}) == len(volume) for volume in volumes.values()):
+            whole = {index for volume in volumes.values() if len(volume) == slices for index in volume}
+            if 0 < len(whole) < len(headers):
+                return in_time([header for index, header in enumerate(headers) if index in whole])
+            return None
+    return None
+
+
+def gaps(headers: Sequence[Header]) -> list[str]:
+    """Words for missing slices, as the headers' positions show them: holes, and unequal repeats.
+
+    Slices of one orientation and matrix are one stack; its positions along the normal should be
+    evenly apart, and each should be there as often as the others.
+    """
+    stacks: dict[tuple, list[float]] = {}
+    tolerances: dict[tuple, float] = {}
+    for header in headers:
+        if header.planes is None:
+            continue
+        normals = np.cross(header.planes.per_column, header.planes.per_row)
+        normals /= np.linalg.norm(normals, axis=1)[:, None]
+        along = np.einsum("ij,ij->i", normals, header.planes.positions)
+        for normal, place in zip(np.round(normals, 3) + 0.0, along, strict=True):
+            stack = header.rows, header.columns, *normal
+            stacks.setdefault(stack, []).append(float(place))
+            tolerances[stack] = position_tolerance(header.planes)
+    words = []
+    for stack, places in stacks.items():
+        words += _gaps_in(np.array(places), tolerances[stack])
+    return words
+
+
+def _gaps_in(places: np.ndarray, tolerance: float) -> list[str]:
+    ordered = np.sort(places)
+    starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > tolerance)
+    counts = np.diff(np.append(starts, len(ordered)))
+    unique = ordered[starts]
+    words = []
+    if len(unique) > 2:
+        steps = np.diff(unique)
+        usual = float(np.median(steps))
+        digits = max(2, 1 - math.floor(math.log10(usual)))
+        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + tolerance):
+            missing = steps[index] / usual - 1
+            about = f", about {round(missing)} missing" if round(missing) >= 1 else ""
+            words.append(
+                f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.{digits}f} to"
+                f" {unique[index + 1]:.{digits}f} mm where the others are {usual:.4g} mm apart{about}"
+            )
+    if len(words) > 3:
+        words[3:] = [f"… and {len(words) - 3} more gaps between slices"]
+    if len(set(counts.tolist())) > 1:
+        usual_count = int(np.bincount(counts).argmax())
+        odd = int((counts != usual_count).sum())
+        words.append(
+            f"Slices are missing or doubled: {odd} of {len(unique)} positions are there"
+            f" {counts.min()} to {counts.max()} times, the others {usual_count}"
+        )
+    return words
