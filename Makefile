@@ -50,6 +50,11 @@ wheel: $(LINT) viewer
 bench-convert: $(INSTALLED)
 	@$(RUN) benchmarks/convert.py $(if $(QUICK),--slices 40 --rounds 1) $(if $(JSON),--json "$(JSON)")
 
+# Our images against references of real scanner data, in the layout of dcm2niix's validation repositories:
+# make fidelity DIR=/path/to/dcm_qa_nih [JSON=report.json]
+fidelity: $(INSTALLED)
+	@$(RUN) benchmarks/fidelity.py "$(DIR)" $(if $(JSON),--json "$(JSON)")
+
 # NiiVue, for the dataset page; a wheel that is built afterwards holds it.
 viewer: $(NIIVUE)/niivue.umd.js ; @:
 
