@@ -1,17 +1,21 @@
-"""The spool: durable files on disk, one folder a series, which are the truth about what arrived.
+"""The spool: received files on disk, one folder a series, until they are archived.
 
 Layout under the root::
 
-    incoming/<receiver>/…      files being received; a dead receiver's are removed at the next start
-    series/<SeriesInstanceUID>/<SOPInstanceUID>.dcm            what was acknowledged
-    series/<SeriesInstanceUID>/<SOPInstanceUID>~<hash>.dcm     another file under the same UID
-    locks/<SeriesInstanceUID>  held (flock) by whoever ingests the series
+    incoming/<receiver>/<n>.part         a file that is being received
+    incoming/<receiver>/<n>.<size>.part  a complete file of <size> bytes that is being made durable
+    series/<SeriesInstanceUID>/<SOPInstanceUID>.dcm            an acknowledged file
+    series/<SeriesInstanceUID>/<SOPInstanceUID>~<hash>.dcm     a different file with the same UID
+    locks/<SeriesInstanceUID>  held (flock) by the process that ingests the series
 
-Beside them the receiver keeps who may send (``senders.json``, see ``scp/admission.py``) and storage
-commitment requests that it has taken on (``commitments/``, see ``scp/pending.py``).
+Beside them the receiver keeps the senders (``senders.json``, see ``scp/admission.py``) and the accepted
+storage commitment requests (``commitments/``, see ``scp/pending.py``).
 
-A file appears under ``series/`` complete and synced or not at all. Locks are the kernel's, so
-a killed process holds none, and no time stamp is ever compared.
+Order of storing: the complete file gets its name in ``series/`` beside its name in ``incoming/``, then file,
+series folder and (once) the series folder's own name are synced at the same time, then the sender gets its
+answer, then the name in ``incoming/`` goes. So a file with one name is durable. A file with two names was not
+acknowledged, or only just: the next start finds it by its name in ``incoming/``, and keeps it if it is complete.
+Locks are the kernel's, so a killed process holds none, and time stamps are never compared.
 """
 
 from __future__ import annotations
@@ -20,16 +24,21 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
+import logging
 import os
 import re
 import shutil
+import threading
+import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from .disk import sync_folder
+from .disk import SharedFolder, SyncThreads, sync_file, sync_folder
 from .errors import RetriableError
 
 #: Free space that receiving leaves on the disk, so that the host itself goes on working.
@@ -40,10 +49,20 @@ UID_PATTERN = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOCK = 1024 * 1024
+#: Series folders that a process keeps open.
+_OPEN_FOLDERS = 128
+#: Most bytes that a process writes, and most seconds that pass, before it measures free space again.
+_MOST_LEASED = 64 * 1024 * 1024
+_LEASE_SECONDS = 1.0
+#: A process takes this share of the free space at once: as many processes can receive without touching the reserve.
+_LEASE_SHARE = 64
+_COMPLETE = re.compile(r"\d+\.(\d+)\.part\Z")
+
+logger = logging.getLogger(__name__)
 
 
 class SpoolError(RetriableError):
-    """The spool cannot be written or read; the text names the path."""
+    """The spool cannot be read or written; the message names the path."""
 
 
 class SpoolFull(SpoolError):
@@ -51,11 +70,11 @@ class SpoolFull(SpoolError):
 
 
 class Stored(Enum):
-    """What became of a committed file."""
+    """How a file was stored."""
 
     NEW = "new"
-    IDENTICAL = "identical"  # the same bytes were there already
-    DIFFERENT = "different"  # other bytes under the same SOP Instance UID: both are kept
+    IDENTICAL = "identical"  # a file with the same bytes was already there
+    DIFFERENT = "different"  # a file with other bytes and the same SOP Instance UID was there: both are kept
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ def is_uid(text: str) -> bool:
 
 @contextlib.contextmanager
 def disk_errors(what: str, path: Path) -> Iterator[None]:
-    """Turn what the operating system says into a SpoolError that says what was tried, and where."""
+    """Raise errors of the operating system as SpoolError, with the operation and the path."""
     try:
         yield
     except OSError as error:
@@ -90,20 +109,116 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+class _FreeSpace:
+    """The space on one disk that this process may still use, shared by its threads.
+
+    Free space is measured for a share at a time, at least once a second, and not for every write. The kernel counts
+    the writes of all processes, so the shares of up to 64 receiving processes together leave the reserve alone.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._left = 0
+        self._measured = 0.0
+
+    def take(self, size: int) -> None:
+        """Reserve ``size`` bytes for a write; 0 asks whether there is any space.
+
+        Raises:
+            SpoolFull: the write would use the reserve.
+        """
+        if not self._spool.reserve_bytes:
+            return
+        now = time.monotonic()
+        with self._lock:
+            if not 0 <= size < self._left or now - self._measured > _LEASE_SECONDS:
+                free = self._spool.free_bytes()
+                if free <= size:
+                    self._left = 0
+                    raise SpoolFull(
+                        f"free space on the disk of {self._spool.root} is below the reserve of"
+                        f" {self._spool.reserve_bytes // 1024**2} MiB"
+                    )
+                self._left = max(size + 1, min(_MOST_LEASED, free // _LEASE_SHARE))
+                self._measured = now
+            self._left -= size
+
+
+class _ReceivingProcess:
+    """The state of one process that receives: its folder under ``incoming/``, and the series folders that it has open."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.pid = os.getpid()
+        name = uuid.uuid4().hex
+        lock = spool.root / "incoming" / f"{name}.lock"
+        # Locked before the folder appears, so that no other process takes this one for dead in between.
+        self._lock_file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self.folder = spool.root / "incoming" / name
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            self.folder.mkdir()
+        except OSError:
+            os.close(self._lock_file)
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            raise
+        self.numbers = itertools.count()
+        self.space = _FreeSpace(spool)
+        self._series_root = spool.series_root
+        self._threads = SyncThreads()
+        self._lock = threading.Lock()
+        self._root: SharedFolder | None = None
+        self._folders: OrderedDict[str, SharedFolder] = OrderedDict()
+
+    def series_root(self) -> SharedFolder:
+        """The folder of all series.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        with self._lock:
+            if self._root is None or not self._root.is_at(self._series_root):
+                self._root = SharedFolder(self._series_root, self._threads)
+            return self._root
+
+    def series_folder(self, series_uid: str) -> SharedFolder:
+        """The folder of a series, made if it does not exist.
+
+        Raises:
+            OSError: it cannot be made or opened.
+        """
+        path = self._series_root / series_uid
+        with self._lock:
+            folder = self._folders.pop(series_uid, None)
+            while folder is None or not folder.is_at(path):
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir()
+                with contextlib.suppress(FileNotFoundError):  # ingest has just removed it
+                    folder = SharedFolder(path, self._threads)
+            self._folders[series_uid] = folder
+            while len(self._folders) > _OPEN_FOLDERS:
+                self._folders.popitem(last=False)
+            return folder
+
+
 class Spool:
     """The spool under ``root``; any number of processes may use it at once.
 
     Args:
-        root: a folder on a local disk, or on NFS version 4 (which has locks and links).
-        reserve_bytes: free space, in bytes, below which nothing more is accepted.
+        root: a folder on a local disk, or on NFS version 4 (which has locks and links). On ext4 with the default
+            ``data=ordered``, or on XFS: the size of a file on disk does not run ahead of its bytes there.
+        reserve_bytes: free space, in bytes, that receiving leaves alone.
     """
 
     def __init__(self, root: Path | str, reserve_bytes: int = DEFAULT_RESERVE_BYTES) -> None:
         self.root = Path(root).absolute()
         self.reserve_bytes = reserve_bytes
-        self._incoming: Path | None = None
-        self._incoming_lock: int | None = None
-        self._owner: int | None = None
+        self._lock = threading.Lock()
+        self._process: _ReceivingProcess | None = None
+
+    def __reduce__(self) -> tuple:
+        return Spool, (self.root, self.reserve_bytes)
 
     @property
     def series_root(self) -> Path:
@@ -112,59 +227,87 @@ class Spool:
     # Receiving
 
     def prepare(self) -> None:
-        """Make the folders, prove that they can be written, remove what dead receivers left.
+        """Make the folders, check that they can be written, and clear up after dead receivers.
 
         Raises:
-            SpoolError: the folder cannot be made or written.
+            SpoolError: a folder cannot be made or written.
         """
         with disk_errors("cannot prepare the spool", self.root):
             for folder in ("incoming", "series", "locks", "commitments"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
-            self._remove_dead_receivers()
-            self._claim_incoming()
+            self._clear_up()
+            self._receiving_process()
             sync_folder(self.root)
 
-    def _claim_incoming(self) -> Path:
-        if self._incoming is not None and self._owner == os.getpid():
-            return self._incoming
-        name = uuid.uuid4().hex
-        lock = self.root / "incoming" / f"{name}.lock"
-        # Locked before the folder appears, so that nobody takes us for dead in between.
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        folder = self.root / "incoming" / name
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            folder.mkdir()
-        except OSError:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                lock.unlink()
-            raise
-        self._incoming, self._incoming_lock, self._owner = folder, descriptor, os.getpid()
-        return folder
+    def _receiving_process(self) -> _ReceivingProcess:
+        with self._lock:
+            if self._process is None or self._process.pid != os.getpid():
+                self._process = _ReceivingProcess(self)
+            return self._process
 
-    def _remove_dead_receivers(self) -> None:
+    def _clear_up(self) -> None:
         for folder in (self.root / "incoming").iterdir():
-            if not folder.is_dir() or folder == self._incoming:
+            if not folder.is_dir() or (self._process is not None and folder == self._process.folder):
                 continue
             lock = folder.with_suffix(".lock")
             try:
                 descriptor = os.open(lock, os.O_RDWR)
             except FileNotFoundError:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._remove_incoming(folder)
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
             else:
-                shutil.rmtree(folder, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+                if self._remove_incoming(folder):
+                    lock.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
 
+    def _remove_incoming(self, folder: Path) -> bool:
+        """Remove a dead receiver's folder, after its files with a second name in ``series/`` are settled."""
+        linked = {}
+        for entry in os.scandir(folder):
+            status = entry.stat(follow_symlinks=False)
+            if status.st_nlink > 1:
+                linked[status.st_ino] = (Path(entry.path), status.st_size)
+        try:
+            if linked:
+                self._settle(linked)
+        except OSError as error:
+            logger.error("cannot clear up %s, trying again at the next start: %s", folder, error)
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+    def _settle(self, linked: dict[int, tuple[Path, int]]) -> None:
+        """Make complete files of a dead receiver durable, and take the names of others away.
+
+        A file whose receiver died between its second name and its sync is complete unless the power failed: then
+        it may be shorter than it was. Nobody has acknowledged a short one.
+        """
+        for series in os.scandir(self.series_root):
+            if not series.is_dir(follow_symlinks=False):
+                continue
+            for entry in os.scandir(series.path):
+                part, size = linked.get(entry.inode(), (None, 0))
+                if part is None:
+                    continue
+                path = Path(entry.path)
+                complete = _COMPLETE.search(part.name)
+                if complete is None or int(complete[1]) == size:
+                    sync_file(path)
+                else:
+                    logger.warning(
+                        "removing %s: it has %d of %s bytes and was not acknowledged", path, size, complete[1]
+                    )
+                    path.unlink(missing_ok=True)
+                sync_folder(path.parent)
+                sync_folder(self.series_root)
+
     def free_bytes(self) -> int:
-        """Free space that receiving may still use, in bytes (below 0 when in the reserve)."""
+        """Free space above the reserve, in bytes; negative in the reserve."""
         with disk_errors("cannot measure the spool", self.root):
             disk = os.statvfs(self.root)
         return disk.f_bavail * disk.f_frsize - self.reserve_bytes
@@ -173,17 +316,21 @@ class Spool:
         """A new temporary file to receive into.
 
         Raises:
-            SpoolFull: the disk is down to its reserve.
+            SpoolFull: free space is below the reserve.
             SpoolError: the file cannot be made.
         """
-        if self.free_bytes() <= 0:
-            raise SpoolFull(
-                f"the disk of {self.root} has less than {self.reserve_bytes // 1024**2} MiB free, which are kept in reserve"
-            )
-        if self._incoming is None or self._owner != os.getpid():
-            self.prepare()  # the disk may have been full when we started
+        process = self._process
+        if process is None or process.pid != os.getpid():
+            if self.free_bytes() <= 0:
+                raise SpoolFull(
+                    f"free space on the disk of {self.root} is below the reserve of"
+                    f" {self.reserve_bytes // 1024**2} MiB"
+                )
+            self.prepare()  # the disk may have been full when the receiver started
+            process = self._receiving_process()
+        process.space.take(0)
         with disk_errors("cannot write in the spool", self.root):
-            return Incoming(self, self._claim_incoming() / f"{uuid.uuid4().hex}.part")
+            return Incoming(process, process.folder / f"{next(process.numbers)}.part")
 
     # Reading
 
@@ -193,7 +340,7 @@ class Spool:
             return sorted(entry.name for entry in os.scandir(self.series_root) if is_uid(entry.name))
 
     def token(self, series_uid: str) -> tuple[int, int] | None:
-        """Something that differs whenever files came or went; None when there are none."""
+        """A value that changes whenever files come or go; None without files."""
         folder = self.series_root / series_uid
         with disk_errors("cannot read the spool", folder):
             try:
@@ -214,7 +361,7 @@ class Spool:
 
     @contextlib.contextmanager
     def lock(self, series_uid: str) -> Iterator[bool]:
-        """Hold the right to ingest a series; yields False when somebody else holds it."""
+        """Lock a series for ingest; yields False if another process holds the lock."""
         path = self.root / "locks" / series_uid
         with disk_errors("cannot lock", path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +388,7 @@ class Spool:
             os.close(descriptor)
 
     def discard(self, series_uid: str, files: list[SpooledFile]) -> None:
-        """Remove files that are safe elsewhere, and the series' folder when it is empty."""
+        """Remove archived files, and the series' folder if it is then empty."""
         folder = self.series_root / series_uid
         with disk_errors("cannot clear", folder):
             for file in files:
@@ -251,20 +398,21 @@ class Spool:
 
 
 class Incoming:
-    """One file being received; leaving the context without :meth:`commit` removes it."""
+    """One file that is being received; leaving the context without :meth:`commit` removes it."""
 
-    def __init__(self, spool: Spool, path: Path) -> None:
-        self._spool = spool
+    def __init__(self, process: _ReceivingProcess, path: Path) -> None:
+        self._process = process
         self.path = path
         self._file = path.open("xb", buffering=0)
-        self._committed = False
+        self._size = 0
+        self._must_stay = False
 
     def __enter__(self) -> Incoming:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-        if not self._committed:
+        if not self._must_stay:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
@@ -272,68 +420,122 @@ class Incoming:
         """Append bytes.
 
         Raises:
-            SpoolFull: no space, or the reserve is reached.
-            SpoolError: anything else that the disk refuses.
+            SpoolFull: no space, or the write would use the reserve.
+            SpoolError: another error of the disk.
         """
+        view = memoryview(data)
+        self._process.space.take(len(view))
         with disk_errors("cannot write", self.path):
-            view = memoryview(data)
+            self._size += len(view)
             while view:
                 view = view[self._file.write(view) :]
 
     def commit(self, series_uid: str, sop_instance_uid: str) -> Stored:
-        """Make the file durable under its final name: synced, and its folder synced.
+        """Store the file durably: its bytes, its name, and the name of its folder are synced.
+
+        Leaving the context afterwards removes the temporary name, which may wait until the sender has its answer.
 
         Raises:
-            ValueError: a UID that is none (PS3.5 section 9.1).
-            SpoolError: the disk refuses; nothing may be acknowledged.
+            ValueError: an invalid UID (PS3.5 section 9.1).
+            SpoolError: the disk fails; nothing may be acknowledged, and the name is taken away again.
         """
         for uid in (series_uid, sop_instance_uid):
             if not is_uid(uid):
                 raise ValueError(f"not a DICOM UID: {uid[:80]!r}")
         with disk_errors("cannot store", self.path):
-            os.fsync(self._file.fileno())
-            self._file.close()
-            folder = self._spool.series_root / series_uid
-            outcome = self._link(folder, sop_instance_uid)
-            self.path.unlink()
-            self._committed = True
-            # Also for an identical file: its first sender may have died before this line.
-            try:
-                sync_folder(folder)
-            except FileNotFoundError:
-                # Ingest has just archived and verified it, and removed the folder that was empty then.
-                # A spool that is gone altogether still raises here.
-                sync_folder(folder.parent)
-        return outcome
+            # The next start compares the size with the file's, if this process does not get to the end.
+            complete = self.path.with_suffix(f".{self._size}.part")
+            self.path.rename(complete)
+            self.path = complete
+            while True:
+                folder = self._process.series_folder(series_uid)
+                try:
+                    return self._store(folder, sop_instance_uid)
+                except FileNotFoundError:
+                    # Ingest has removed the folder, which was empty; or incoming/ was cleared away.
+                    if not self.path.exists():
+                        raise
 
-    def _link(self, folder: Path, sop_instance_uid: str) -> Stored:
-        outcome = Stored.NEW
-        final = folder / f"{sop_instance_uid}.dcm"
+    def _store(self, folder: SharedFolder, sop_instance_uid: str) -> Stored:
+        name, outcome = f"{sop_instance_uid}.dcm", Stored.NEW
         while True:
             try:
-                os.link(self.path, final)
-                return outcome
-            except FileNotFoundError:  # no folder yet, or ingest has just removed it empty
-                if not self.path.exists():  # somebody cleared incoming/
-                    raise
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir()
-                    sync_folder(folder.parent)
+                os.link(self.path, name, dst_dir_fd=folder.descriptor)
             except FileExistsError:
                 try:
-                    if _same_bytes(self.path, final):
+                    if self._is_same(folder, name):
+                        self._sync_duplicate(folder, name)
                         return Stored.IDENTICAL
-                except FileNotFoundError:  # ingest has just taken it: ours is the next
+                except FileNotFoundError:  # ingest has just taken it
                     continue
+                name = f"{sop_instance_uid}~{file_sha256(self.path)[:16]}.dcm"
                 outcome = Stored.DIFFERENT
-                final = folder / f"{sop_instance_uid}~{file_sha256(self.path)[:16]}.dcm"
+                continue
+            try:
+                self._sync(folder)
+            except OSError:
+                self._take_back(folder, name)
+                raise
+            return outcome
 
+    def _sync(self, folder: SharedFolder, file: bool = True) -> None:
+        """Sync file, folder and the folder's own name at the same time: the file system joins them in one commit."""
+        rounds = [folder.request_sync()]
+        listed = folder.is_listed
+        if not listed:
+            rounds.append(self._process.series_root().request_sync())
+        if file:
+            os.fsync(self._file.fileno())
+        for one in rounds:
+            one.wait()
+        if not listed:
+            folder.is_listed = True
 
-def _same_bytes(one: Path, other: Path) -> bool:
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as a, other.open("rb") as b:
-        while block := a.read(_BLOCK):
-            if block != b.read(_BLOCK):
+    def _is_same(self, folder: SharedFolder, name: str) -> bool:
+        """Whether the file there has the same bytes."""
+        with open(name, "rb", opener=_opener(folder)) as other:
+            if os.fstat(other.fileno()).st_size != self._size:
                 return False
-    return True
+            with self.path.open("rb") as own:
+                while block := own.read(_BLOCK):
+                    if block != other.read(_BLOCK):
+                        return False
+        return True
+
+    def _sync_duplicate(self, folder: SharedFolder, name: str) -> None:
+        """Sync what is needed to acknowledge a file that is already there.
+
+        A file with one name is durable. One with two may be waiting for its sync, which may fail, or its receiver
+        was killed: then this file takes its place.
+        """
+        if os.stat(name, dir_fd=folder.descriptor).st_nlink > 1:
+            os.fsync(self._file.fileno())
+            with _locked(folder):
+                os.replace(self.path, name, dst_dir_fd=folder.descriptor)
+        self._sync(folder, file=False)
+
+    def _take_back(self, folder: SharedFolder, name: str) -> None:
+        """Remove the name of a file that could not be synced, unless another file has it now."""
+        self._must_stay = True  # two names say that it is not durable
+        with contextlib.suppress(OSError), _locked(folder):
+            own = os.fstat(self._file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                there = os.stat(name, dir_fd=folder.descriptor)
+                if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino):
+                    os.unlink(name, dir_fd=folder.descriptor)
+            self._must_stay = False
+
+
+@contextlib.contextmanager
+def _locked(folder: SharedFolder) -> Iterator[None]:
+    """Hold a series folder against others who replace or take back a name in it."""
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opener(folder: SharedFolder):  # noqa: ANN202 (as open() wants it)
+    return lambda name, flags: os.open(name, flags | os.O_CLOEXEC, dir_fd=folder.descriptor)

@@ -45,17 +45,20 @@ def test_the_same_bytes_again_are_kept_once_and_other_bytes_beside_them(spool):
 
 @pytest.fixture
 def durable(monkeypatch):
-    """What was asked of the disk, in order: names that were made, and what was synced."""
+    """What was asked of the disk, in order: names that were made, and what was synced (``True`` once it was)."""
     asked: list[tuple[str, Path]] = []
     fsync, link, mkdir = os.fsync, os.link, Path.mkdir
 
-    def noted_fsync(descriptor):
-        asked.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
-        fsync(descriptor)
+    def opened(descriptor: int) -> Path:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
 
-    def noted_link(source, target, **options):
-        link(source, target, **options)
-        asked.append(("name", Path(target)))
+    def noted_fsync(descriptor):
+        fsync(descriptor)
+        asked.append(("sync", opened(descriptor)))
+
+    def noted_link(source, target, *, dst_dir_fd):
+        link(source, target, dst_dir_fd=dst_dir_fd)
+        asked.append(("name", opened(dst_dir_fd) / target))
 
     def noted_mkdir(folder, *arguments, **options):
         mkdir(folder, *arguments, **options)
@@ -68,31 +71,129 @@ def durable(monkeypatch):
 
 
 def test_bytes_and_every_name_on_the_way_to_them_are_synced_before_a_commit_returns(spool, durable):
-    """A power cut loses what was not: the file, its name in the series' folder, that folder's name."""
+    """Else a power cut takes the file, its name in the series' folder, or that folder's name."""
     with spool.incoming() as incoming:
         incoming.write(b"abc")
         del durable[:]
         incoming.commit("1.2", "1.2.3")
         received = incoming.path
+        assert received.exists()  # until the sender has its answer
     folder = spool.series_root / "1.2"
-    assert durable == [
-        ("sync", received),
-        ("name", folder),
-        ("sync", spool.series_root),
-        ("name", folder / "1.2.3.dcm"),
-        ("sync", folder),
-    ]
+    assert durable[:2] == [("name", folder), ("name", folder / "1.2.3.dcm")]
+    assert {path for what, path in durable[2:] if what == "sync"} == {received, folder, spool.series_root}
+    assert not received.exists()
 
 
 @pytest.mark.parametrize("content", [b"abc", b"abd"])
-def test_what_is_sent_again_is_acknowledged_when_it_is_synced_and_not_before(spool, durable, content):
-    """Who sent it first may have been cut off before its name was."""
+def test_a_file_that_is_sent_again_is_acknowledged_once_the_folder_is_synced(spool, durable, content):
+    """Its first sender may have been cut off before its name was durable."""
     store(spool, b"abc")
     del durable[:]
     store(spool, content)
-    assert durable[-1] == ("sync", spool.series_root / "1.2")
-    assert durable[0][0] == "sync"
-    assert durable[0][1].suffix == ".part"
+    assert ("sync", spool.series_root / "1.2") in durable
+    assert (content == b"abd") == any(path.suffix == ".part" for what, path in durable if what == "sync")
+
+
+def test_every_process_syncs_the_name_of_a_series_folder_before_it_acknowledges(spool, durable):
+    """The process that made the folder may be killed before it syncs the name."""
+    other = Spool(spool.root, 0)
+    store(spool, b"abc")
+    del durable[:]
+    store(other, b"abd", sop="1.2.4")
+    assert ("sync", spool.series_root) in durable
+    del durable[:]
+    store(other, b"abd", sop="1.2.5")
+    assert ("sync", spool.series_root) not in durable  # once is enough
+    spool.discard("1.2", spool.files("1.2"))
+    store(spool, b"abc")  # makes the folder anew
+    del durable[:]
+    store(other, b"abd", sop="1.2.4")
+    assert ("sync", spool.series_root) in durable
+
+
+@pytest.mark.parametrize("failing", ["series", "1.2", "part"])
+def test_an_error_of_a_sync_is_not_forgotten(spool, durable, failing, monkeypatch):
+    """Whichever sync failed, nothing is acknowledged, the name is gone, and the retry syncs all three again."""
+    spool.prepare()
+    noted = os.fsync
+
+    def fails(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if failing in (path.name, path.suffix[1:]):
+            raise OSError(errno.EIO, "Input/output error")
+        noted(descriptor)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(SpoolError, match="Input/output error"):
+            patch.setattr(os, "fsync", fails)
+            store(spool, b"abc")
+        assert spool.files("1.2") == []
+    del durable[:]
+    assert store(spool, b"abc") is Stored.NEW
+    assert {path.name for what, path in durable if what == "sync"} >= {"series", "1.2"}
+    assert not list(spool.root.glob("incoming/*/*"))
+
+
+def test_a_file_whose_name_could_not_be_taken_back_keeps_both(spool, monkeypatch):
+    """Two names say that it was not acknowledged; the next start settles it."""
+    spool.prepare()
+    with monkeypatch.context() as patch, pytest.raises(SpoolError):
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        patch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+        store(spool, b"abc")
+    (file,) = spool.files("1.2")
+    assert file.path.stat().st_nlink == 2
+    assert store(spool, b"abc") is Stored.IDENTICAL  # and takes its place, as nobody synced the first
+    (file,) = spool.files("1.2")
+    assert (file.path.stat().st_nlink, file.path.read_bytes()) == (1, b"abc")
+
+
+def killed_receiver(spool: Spool, size: int, content: bytes) -> Path:
+    """What a receiver leaves that was killed when its file had both names."""
+    spool.prepare()
+    folder = spool.root / "incoming" / "dead"
+    folder.mkdir()
+    part = folder / f"0.{size}.part"
+    part.write_bytes(content)
+    final = spool.series_root / "1.2" / "1.2.3.dcm"
+    final.parent.mkdir()
+    os.link(part, final)
+    return final
+
+
+def test_a_complete_file_of_a_killed_receiver_is_kept_and_synced(spool, synced):
+    final = killed_receiver(spool, 3, b"abc")
+    synced.clear()
+    Spool(spool.root, 0).prepare()
+    assert (final.read_bytes(), final.stat().st_nlink) == (b"abc", 1)
+    assert synced[:3] == [final, final.parent, spool.series_root]
+    assert not (spool.root / "incoming" / "dead").exists()
+
+
+def test_a_file_that_a_power_cut_has_shortened_is_removed(spool, caplog):
+    final = killed_receiver(spool, 3, b"ab")
+    Spool(spool.root, 0).prepare()
+    assert not final.exists()
+    assert "2 of 3 bytes and was not acknowledged" in caplog.text
+    assert store(spool, b"abc") is Stored.NEW
+
+
+def test_a_killed_receivers_file_that_cannot_be_synced_keeps_both_names(spool, monkeypatch, caplog):
+    final = killed_receiver(spool, 3, b"abc")
+    noted = os.fsync
+
+    def fails(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == final:
+            raise OSError(errno.EIO, "Input/output error")
+        noted(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        Spool(spool.root, 0).prepare()
+    assert "cannot clear up" in caplog.text
+    assert final.stat().st_nlink == 2
+    Spool(spool.root, 0).prepare()
+    assert final.stat().st_nlink == 1
 
 
 def test_a_disk_that_does_not_sync_has_not_stored(spool, monkeypatch):
@@ -104,7 +205,7 @@ def test_a_disk_that_does_not_sync_has_not_stored(spool, monkeypatch):
         monkeypatch.setattr(os, "fsync", broken)
         with pytest.raises(SpoolError, match="Input/output error"):
             incoming.commit("1.2", "1.2.3")
-    assert spool.series_uids() == []
+    assert spool.files("1.2") == []
 
 
 def test_what_is_not_committed_leaves_nothing(spool):
@@ -201,7 +302,7 @@ def test_what_is_stored_is_synced_and_so_are_the_names_that_lead_to_it(spool, sy
     with spool.incoming() as incoming:
         incoming.write(b"abc")
         incoming.commit("1.2", "1.2.3")
-    assert synced == [incoming.path, spool.series_root, spool.series_root / "1.2"]
+    assert set(synced[-3:]) == {incoming.path, spool.series_root, spool.series_root / "1.2"}
 
 
 def test_a_duplicate_is_synced_as_well(spool, synced):

@@ -483,7 +483,12 @@ class Association:
             response = dimse.encode_response(command, failure.status, failure.comment, failure.offending)
         self._account(operation, failure)
         self._operation = self._command = None
-        connection.send(pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu))
+        try:
+            connection.send(
+                pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu)
+            )
+        finally:
+            operation.abandon()
         if isinstance(operation, StoreOperation) and failure is None:
             self._prefetch.prepare()
 

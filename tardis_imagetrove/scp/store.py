@@ -163,7 +163,7 @@ class StoreOperation:
             self._fail(error)
 
     def finish(self) -> OperationFailure | None:
-        """Commit the instance; None means that it is durable and may be acknowledged."""
+        """Make the instance durable; None means that it may be acknowledged, and :meth:`abandon` called after that."""
         if self._incoming is not None:
             self.failure = self._check_data_set()
             if self.failure is None:
@@ -173,7 +173,8 @@ class StoreOperation:
                     )
                 except Exception as error:
                     self._fail(error)
-        self.abandon()
+        if self.failure is not None:
+            self.abandon()
         return self.failure
 
     def _check_data_set(self) -> OperationFailure | None:
@@ -204,7 +205,7 @@ class StoreOperation:
         return None
 
     def abandon(self) -> None:
-        """Remove the temporary file, whether the instance was committed or not."""
+        """Remove the temporary file, whether the instance was stored or not."""
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             discard(incoming)

@@ -13,7 +13,7 @@ import pytest
 
 from tardis_imagetrove.spool import Spool
 
-from .peer import RawPeer, mr_dataset
+from .peer import MR, RawPeer, mr_dataset, p_data, store_command
 
 
 def test_a_full_disk_refuses_with_a700_still_echoes_and_resumes_by_itself(receive, small_disk, caplog):
@@ -148,3 +148,34 @@ def test_two_receivers_share_one_spool(receive, spool, stored):
             assert first.store(f"1.2.{number}", mr_dataset(f"1.2.{number}")).status == 0
             assert second.store(f"1.2.{number}", mr_dataset(f"1.2.{number}")).status == 0
     assert len(stored()) == 10
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_instances_that_never_end_leave_the_reserve_alone_and_others_are_stored_again(
+    receive, small_disk, workers
+):
+    """The reserve counts while bytes arrive, for all receiving processes together."""
+    reserve = 1024 * 1024
+    spool = Spool(small_disk / "spool", reserve_bytes=reserve)
+    receiver = receive(spool=spool, workers=workers)
+
+    def free() -> int:
+        disk = os.statvfs(small_disk)
+        return disk.f_bavail * disk.f_frsize
+
+    with RawPeer(receiver.port) as one, RawPeer(receiver.port) as two:
+        least = free()
+        for number, peer in enumerate((one, two)):
+            peer.associate()
+            peer.socket.sendall(p_data(1, 3, store_command(MR, f"1.2.{number}")))
+            peer.socket.sendall(p_data(1, 0, mr_dataset(f"1.2.{number}")))
+        piece = p_data(1, 0, bytes(32 * 1024))
+        for _ in range(300):
+            for peer in (one, two):
+                peer.socket.sendall(piece)
+            least = min(least, free())
+        for peer in (one, two):
+            peer.socket.sendall(p_data(1, 2, b"\0\0"))
+            assert peer.response().status == 0xA700
+        assert reserve - workers * 256 * 1024 <= least < free() - 256 * 1024
+        assert one.store("1.2.7", mr_dataset("1.2.7")).status == 0
