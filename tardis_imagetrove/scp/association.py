@@ -484,9 +484,7 @@ class Association:
         self._account(operation, failure)
         self._operation = self._command = None
         try:
-            connection.send(
-                pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu)
-            )
+            connection.send(pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu))
         finally:
             operation.abandon()
         if isinstance(operation, StoreOperation) and failure is None:
