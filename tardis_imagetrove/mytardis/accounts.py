@@ -67,7 +67,8 @@ def free_username(wanted: str) -> str:
     """``wanted`` as MyTARDIS's addresses hold it, in lower case, with a number if it is taken."""
     from tardis.tardis_portal.models import UserAuthentication
 
-    base = re.sub(r"[^\w.@+-]+", "-", wanted.lower(), flags=re.ASCII).strip("-") or "federated"
+    # Lower case last: before that, the lower case of the Kelvin sign is an ordinary k.
+    base = re.sub(r"[^\w.@+-]+", "-", wanted, flags=re.ASCII).strip("-").lower() or "federated"
     number = 1
     while True:
         suffix = "" if number == 1 else f"-{number}"

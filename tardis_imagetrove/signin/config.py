@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.conf import settings
+from django.conf import global_settings, settings
 from django.urls import reverse_lazy
 
 DEFAULT_LEEWAY = 30
@@ -14,8 +14,19 @@ DEFAULT_LEEWAY = 30
 MAX_LEEWAY = 300
 """Seconds. More would keep a stolen assertion alive for longer than a sign-in takes."""
 
+CSRF_VIEW = "tardis_imagetrove.signin.responses.csrf_refused"
+
 PLACEHOLDER_SECRET = "CHANGE_ME"
 """The secret that MyTARDIS ships: known to everybody."""
+
+
+FEDERATIONS = {
+    "https://rapid.aaf.edu.au": "the Australian Access Federation",
+    "https://rapid.test.aaf.edu.au": "the test federation of AAF",
+    "https://rapidconnect.tuakiri.ac.nz": "Tuakiri",
+    "https://rapidconnect.staging.tuakiri.ac.nz": "the test federation of Tuakiri",
+}
+"""Names by ``iss``, for sites that give no name of their own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class RapidConnectConfig:
         audience: ``aud``, the address that is registered with the federation.
         login_url: ``authnrequest_url``, where a person is sent to sign in; empty until the service is registered.
         leeway: seconds, from 0 to :data:`MAX_LEEWAY`; ``leeway`` is our own key of the dictionary.
+        label: text of the button; our own key as well.
     """
 
     enabled: bool = False
@@ -37,6 +49,7 @@ class RapidConnectConfig:
     audience: str = ""
     login_url: str = ""
     leeway: int = DEFAULT_LEEWAY
+    label: str = ""
 
     @property
     def secret_is_known(self) -> bool:
@@ -53,6 +66,16 @@ class RapidConnectConfig:
 def is_leeway(value: Any) -> bool:
     """True for a whole number of seconds within bounds."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LEEWAY
+
+
+def keep_visitors_signed_in() -> None:
+    """Use our ``CSRF_FAILURE_VIEW`` where the site has none of its own.
+
+    On MyTARDIS 5.0, Django's own would sign out whoever sends a form from another site to any address
+    (see :class:`.responses.CookielessResponse`).
+    """
+    if settings.CSRF_FAILURE_VIEW == global_settings.CSRF_FAILURE_VIEW:
+        settings.CSRF_FAILURE_VIEW = CSRF_VIEW
 
 
 def lead_to_the_sign_in_page(**changed: Any) -> None:
@@ -91,4 +114,5 @@ def current() -> RapidConnectConfig:
         audience=text("aud"),
         login_url=text("authnrequest_url"),
         leeway=leeway if is_leeway(leeway) else DEFAULT_LEEWAY,
+        label=text("label") or f"Sign in with {FEDERATIONS.get(text('iss'), 'your institution')}",
     )

@@ -123,7 +123,7 @@ class Replayed(SignInRefused):
     title = "This sign-in has been used already"
     advice = (
         "Each one works once, so reloading the page or pressing Back cannot repeat it. "
-        "If you are signed in, carry on; otherwise sign in again."
+        "If you are signed in already, you still are: continue."
     )
 
 

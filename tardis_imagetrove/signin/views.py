@@ -23,6 +23,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from ..mytardis import accounts
 from . import backend, config, next_page, refusals
 from .assertion import MAX_CHARACTERS
+from .responses import without_cookies
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def _posted_assertion(request: HttpRequest) -> str:
 
 
 def _refuse(request: HttpRequest, refusal: refusals.SignInRefused) -> HttpResponse:
-    """The refusal's page. What a visitor was signed in as before stays as it was."""
+    """The refusal's page. It sets no cookie, so the visitor stays signed in as before."""
     reference = f"{refusal.code}-{secrets.token_hex(3)}"
     logger.warning("sign-in %s refused: %s", reference, refusal)
     context = {
@@ -100,11 +101,11 @@ def _refuse(request: HttpRequest, refusal: refusals.SignInRefused) -> HttpRespon
         "sign_in_url": reverse("tardis.tardis_portal.views.login"),
     }
     try:
-        return render(request, "tardis_imagetrove/signin/refused.html", context, status=refusal.status)
+        page = render_to_string("tardis_imagetrove/signin/refused.html", context, request)
     except (DatabaseError, InterfaceError):
         # MyTARDIS's frame around the page asks the database who is signed in.
         page = render_to_string("tardis_imagetrove/signin/refused_bare.html", context)
-        return HttpResponse(page, status=refusal.status)
+    return without_cookies(request, page, refusal.status)
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -141,6 +142,7 @@ def _sign_in_page(request: HttpRequest, local_first: bool) -> HttpResponse:
         "tardis_imagetrove/signin/sign_in.html",
         {
             "federation_url": "" if local_first else federation_url,
+            "federation_label": rapid_connect.label,
             "not_set_up": local_first and rapid_connect.enabled and not federation_url,
             "failed": failed,
             "username": request.POST.get("username", "") if failed else "",

@@ -33,6 +33,20 @@ def test_the_federation_comes_first_and_the_form_behind_it(site, client):
     assert 'href="https://rapid.test.aaf.edu.au/jwt/authnrequest/research/XXXX"' in html
 
 
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"iss": "https://rapid.aaf.edu.au"}, "Sign in with the Australian Access Federation"),
+        ({"iss": "https://rapidconnect.tuakiri.ac.nz"}, "Sign in with Tuakiri"),
+        ({"iss": "https://federation.example"}, "Sign in with your institution"),
+        ({"label": "Sign in with <Tuakiri> & friends"}, "Sign in with &lt;Tuakiri&gt; &amp; friends"),
+    ],
+)
+def test_the_button_names_the_federation_of_the_site(site, client, changes, label):
+    site.RAPID_CONNECT_CONFIG = {**site.RAPID_CONNECT_CONFIG, **changes}
+    assert f">{label}</a>" in page(client)
+
+
 @pytest.mark.parametrize("path", ["/local_local", "/local_local/"])
 def test_administrators_go_straight_to_the_form(site, client, path):
     html = page(client, path)

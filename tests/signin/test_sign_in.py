@@ -604,6 +604,12 @@ def test_an_account_without_address_is_nobodys(post):
     assert people().count() == 2
 
 
+def test_a_letter_that_only_looks_like_a_k_is_no_k_in_a_user_name(post, client):
+    """U+212A KELVIN SIGN, of which an ordinary k is the lower case."""
+    post(signer.assertion(said={"mail": "\u212aim@example.edu"}))
+    assert User.objects.get(pk=user_of(client)).username == "im@example.edu"
+
+
 def test_a_local_user_name_is_never_taken(post, client):
     taken = User.objects.create_user("ADA@example.edu", email="other@example.edu")
     assert post(signer.assertion()).status_code == 302
