@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth import get_permission_codename
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -11,7 +12,17 @@ from .conversion import registry
 from .deidentification import Option
 from .errors import RetriableError
 from .filters.base import Filter
-from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, ProjectGroup, Sender, Series
+from .models import (
+    Archive,
+    Event,
+    FilterOutput,
+    FilterRun,
+    InstrumentConfiguration,
+    ProjectGroup,
+    Sender,
+    Series,
+)
+from .reasons import render
 from .signin.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
 
@@ -162,41 +173,65 @@ class ReadOnly:
         return False
 
 
-class ArchiveInline(ReadOnly, admin.TabularInline):
+class Archives(ReadOnly, admin.TabularInline):
     model = Archive
-    fields = ("version", "instance_count", "datafile", "profile", "created")
+    fields = readonly_fields = ("version", "instance_count", "datafile", "profile", "created")
+    extra = 0
+    show_change_link = False
+
+
+class Events(ReadOnly, admin.TabularInline):
+    model = Event
+    fk_name = "series"
+    fields = readonly_fields = ("at", "kind", "subject", "reason", "by")
     extra = 0
 
 
+class MayRequeue:
+    """Actions that queue work need the model's change permission; to see a row is not enough."""
+
+    def has_requeue_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.{get_permission_codename('change', self.opts)}")
+
+
 @admin.register(Series)
-class SeriesAdmin(ReadOnly, admin.ModelAdmin):
+class SeriesAdmin(ReadOnly, MayRequeue, admin.ModelAdmin):
     list_display = ("__str__", "state", "reason", "configuration", "directory", "modified")
     list_filter = ("state", "configuration", "modality")
+    list_select_related = ("configuration",)
     search_fields = ("series_uid", "study_uid", "description", "directory")
-    inlines = (ArchiveInline,)
+    exclude = ("reasons", "reason_code", "left_out")
+    readonly_fields = ("reason", "not_archived", "created", "modified")
+    inlines = (Archives, Events)
     actions = ("ingest_now",)
 
-    @admin.action(description="Ingest now: take it as complete, or try it again", permissions=["view"])
-    def ingest_now(self, request: HttpRequest, queryset: QuerySet[Series]) -> None:
-        from .tasks import queue_series
+    @admin.display(description="Files left in the spool")
+    def not_archived(self, series: Series) -> str:
+        return render(series.left_out)
 
+    @admin.action(description="Ingest now, or retry", permissions=["requeue"])
+    def ingest_now(self, request: HttpRequest, queryset: QuerySet[Series]) -> None:
+        from .tasks import ingest_now
+
+        count = 0
         try:
             for uid in queryset.values_list("series_uid", flat=True):
-                queue_series(uid)
+                ingest_now(uid, by=request.user.get_username())
+                count += 1
         except RetriableError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, f"{count} queued; then: {error}", messages.ERROR)
         else:
-            self.message_user(request, "Queued.", messages.SUCCESS)
+            self.message_user(request, f"{count} queued.", messages.SUCCESS)
 
 
 class FilterOutputInline(ReadOnly, admin.TabularInline):
     model = FilterOutput
-    fields = ("kind", "datafile")
+    fields = readonly_fields = ("kind", "datafile")
     extra = 0
 
 
 @admin.register(FilterRun)
-class FilterRunAdmin(ReadOnly, admin.ModelAdmin):
+class FilterRunAdmin(ReadOnly, MayRequeue, admin.ModelAdmin):
     list_display = (
         "filter",
         "archive",
@@ -209,10 +244,11 @@ class FilterRunAdmin(ReadOnly, admin.ModelAdmin):
         "converter",
         "modified",
     )
+    readonly_fields = ("reason", "modified")
     fieldsets = (
-        (None, {"fields": ("filter", "archive", "state", "reason", "warnings", "attempts", "lost")}),
-        ("What was run", {"fields": ("filter_version", "converter", "options", "programs", "exit_status")}),
-        ("On what, and at what cost", {"fields": ("input_sha512", "seconds", "memory_mib", "modified")}),
+        (None, {"fields": ("filter", "archive", "state", "reason", "attempts", "lost")}),
+        ("Programs", {"fields": ("filter_version", "converter", "options", "programs", "exit_status")}),
+        ("Input and cost", {"fields": ("input_sha512", "seconds", "memory_mib", "modified")}),
     )
     inlines = (FilterOutputInline,)
     list_filter = ("state", "filter")
@@ -220,16 +256,16 @@ class FilterRunAdmin(ReadOnly, admin.ModelAdmin):
     list_select_related = ("archive__series",)
     actions = ("run_again",)
 
-    @admin.action(description="Run again", permissions=["view"])
+    @admin.action(description="Run again", permissions=["requeue"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[FilterRun]) -> None:
-        from .tasks import queue_runs
+        from .tasks import run_again
 
-        finished = queryset.exclude(state__in=(FilterRun.State.QUEUED, FilterRun.State.RUNNING))
-        ids = list(finished.values_list("pk", flat=True))
-        FilterRun.objects.filter(pk__in=ids).update(state=FilterRun.State.QUEUED)
+        ids = list(queryset.values_list("pk", flat=True))
         try:
-            queue_runs(ids)
+            marked = run_again(ids, by=request.user.get_username())
         except RetriableError as error:
-            self.message_user(request, f"{error}; they are tried again later.", messages.WARNING)
-        else:
-            self.message_user(request, f"{len(ids)} queued.", messages.SUCCESS)
+            self.message_user(request, f"{error}; the runs are queued when it is back.", messages.WARNING)
+            return
+        left = len(ids) - len(marked)
+        note = f" {left} left as they are: queued, running, or of a superseded archive." if left else ""
+        self.message_user(request, f"{len(marked)} queued.{note}", messages.SUCCESS)

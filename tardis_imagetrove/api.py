@@ -22,6 +22,7 @@ from tastypie.utils import trailing_slash
 from .errors import RetriableError
 from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
 from .mytardis import mytardis
+from .reasons import render
 
 #: States in which a series' reason speaks of its own files and conversions alone. In the others it
 #: is the operators' business: it may name a storage box, or the title where late files would go.
@@ -116,6 +117,9 @@ class SeriesAppResource(ReadOnlyResource):
         attribute="dataset_key__dataset_id", null=True, help_text="Id of the dataset in MyTARDIS."
     )
     dataset_url = fields.CharField(null=True, help_text="Its page.")
+    reason = fields.CharField(attribute="reason", readonly=True, help_text="Why, as text.")
+    reasons = fields.ListField(help_text="Why: code, text and subject of each reason.")
+    left_out = fields.CharField(readonly=True, help_text="Why files stay in the spool.")
     archives = fields.ListField(help_text="Versions of the DICOM archive, the newest first.")
     filter_runs = fields.ListField(help_text="What the filters made of them, or why they did not.")
 
@@ -140,8 +144,6 @@ class SeriesAppResource(ReadOnlyResource):
             "description",
             "modality",
             "state",
-            "reason",
-            "left_out",
             "project",
             "directory",
             "created",
@@ -182,10 +184,12 @@ class SeriesAppResource(ReadOnlyResource):
     def dehydrate(self, bundle: Bundle) -> Bundle:
         series: Series = bundle.obj
         staff = is_staff(bundle.request)
+        bundle.data["reasons"], bundle.data["left_out"] = series.reasons, render(series.left_out)
         if not staff:
             bundle.data["series_uid"] = series.public_uid
         if not staff and series.state not in _ENDED:
             bundle.data["reason"] = bundle.data["left_out"] = ""
+            bundle.data["reasons"] = []
         bundle.data["dataset_url"] = _dataset_url(bundle.data["dataset"])
         archives = list(series.archives.all())
         if not staff:  # what is in a dataset that it had before may be what is not to be shown any more
@@ -209,6 +213,7 @@ class SeriesAppResource(ReadOnlyResource):
                 "filter_version": run.filter_version,
                 "state": run.state,
                 "reason": run.reason if staff or run.state not in FilterRun.UNFINISHED else "",
+                "reasons": run.reasons if staff or run.state not in FilterRun.UNFINISHED else [],
                 "warnings": run.warnings,
                 "converter": run.converter,
                 "options": run.options,
@@ -249,7 +254,7 @@ class SeriesAppResource(ReadOnlyResource):
         from .tasks import queue_again
 
         try:
-            filters = queue_again(series)
+            filters = queue_again(series, by=request.user.get_username())
         except RetriableError as error:
             return self.error_response(request, {"error": str(error)}, response_class=_Unavailable)
         self.log_throttled_access(request)

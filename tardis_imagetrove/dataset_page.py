@@ -17,6 +17,7 @@ from .errors import PermanentError
 from .models import Archive, FilterOutput, FilterRun, Instance, Series
 from .mytardis import mytardis
 from .mytardis.reading import Fact, StoredFile, dataset_facts, stored_files, thumbnail_url, verified_datafiles
+from .reasons import render
 
 THUMBNAIL = (120, 60)
 """Width and height, in pixels, that a thumbnail in the list of series fits into."""
@@ -33,6 +34,7 @@ LONG = 24
 
 _UNFINISHED_SERIES = {
     Series.State.RECEIVING: "More files of this series are arriving.",
+    Series.State.QUEUED: "Files of this series wait for a worker that archives them.",
     Series.State.INGESTING: "Files of this series are being archived. Load the page again to see them.",
     Series.State.WAITING: "Files of this series wait to be archived; that goes on by itself.",
     Series.State.HELD: "More files of this series arrived than could be placed here. They are kept, "
@@ -302,7 +304,7 @@ def _notes(series: Series) -> Iterator[str]:
     if series.state in _UNFINISHED_SERIES:
         yield _UNFINISHED_SERIES[series.state]
     if series.left_out:
-        yield f"Some files could not be read and are not in the archive: {series.left_out}"
+        yield f"Some files could not be read and are not in the archive: {render(series.left_out)}"
     conflicts = (
         Instance.objects.filter(series=series, conflict=True).values("sop_instance_uid").distinct().count()
     )
@@ -319,7 +321,7 @@ def _notes_of_copies(request: HttpRequest, series: Series, archive: Archive | No
         return
     yield f"The files are de-identified copies ({archive.profile})."
     if archive.losses:
-        yield f"De-identification took {archive.losses}."
+        yield f"De-identification removed {'; '.join(archive.losses)}."
     key = series.originals_key
     if key is not None and mytardis().may_view_dataset(request, key.dataset_id):
         yield f"What was received is in dataset {key.dataset_id}, which is the owner's alone."
@@ -354,7 +356,7 @@ def _conversions(runs: list[FilterRun], staff: bool) -> tuple[Conversion, ...]:
         Conversion(
             title=titles.get(run.filter, run.filter),
             stand=Stand(run.state, run.get_state_display()),
-            reasons=_reasons(run) if staff or run.state not in FilterRun.UNFINISHED else (),
+            reasons=tuple(map(str, run.why)) if staff or run.state not in FilterRun.UNFINISHED else (),
             converter=run.converter,
             version=run.filter_version,
             outputs=len(run.outputs.all()),
@@ -363,10 +365,6 @@ def _conversions(runs: list[FilterRun], staff: bool) -> tuple[Conversion, ...]:
         )
         for run in sorted(runs, key=lambda run: order.get(run.filter, len(order)))
     )
-
-
-def _reasons(run: FilterRun) -> tuple[str, ...]:
-    return tuple(run.warnings) or (tuple(run.reason.split("; ")) if run.reason else ())
 
 
 def _cost(run: FilterRun) -> str:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 
 class ImageTroveError(Exception):
-    """Base of this package's own errors; its text is shown to operators as it is."""
+    """Base of this package's own errors; operators see its text unchanged.
+
+    Attributes:
+        code: stable and short, for filters and notices.
+    """
+
+    code = "error"
+
+    def __init__(self, *args: object, code: str = "") -> None:
+        super().__init__(*args)
+        if code:
+            self.code = code
 
 
 class RetriableError(ImageTroveError):
@@ -14,12 +25,16 @@ class RetriableError(ImageTroveError):
     it again, waiting longer each time.
     """
 
+    code = "unavailable"
+
 
 class KilledError(RetriableError):
     """A process was killed from outside, as the kernel does when memory runs out.
 
     The input may be the cause, and may not: it is tried again, a few times.
     """
+
+    code = "killed"
 
 
 class PermanentError(ImageTroveError):
@@ -28,3 +43,5 @@ class PermanentError(ImageTroveError):
     The series or the filter run stops at once, keeps its data and says why; it goes on when
     its input or the configuration changes, or when somebody asks for it.
     """
+
+    code = "invalid"

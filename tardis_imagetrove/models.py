@@ -13,12 +13,17 @@ from .deidentification import Option, Profile
 from .deidentification.rules import survives
 from .errors import PermanentError
 from .formats.dicom.fields import parse_field
+from .reasons import Reason, from_json, render
 from .scp.admission import network_text, parse_ae_title, parse_network
 from .signin.models import FederatedIdentity, ProjectMember, SpentAssertion  # noqa: F401
 
 LOST_ATTEMPTS = 5
 """So many attempts of a filter run in a row that ended with their worker's death, or their process's, are
 the run's own doing: it has failed, and is tried again when somebody asks."""
+
+
+WARNING = "warning"
+"""Code of a reason that a filter gave for a result that is incomplete or doubtful."""
 
 
 class InstrumentConfiguration(models.Model):
@@ -331,17 +336,38 @@ class DatasetKey(models.Model):
         return f"{self.key[:12]} → dataset {self.dataset_id}"
 
 
-class Series(models.Model):
-    """A series that was received, where it went, and how it stands."""
+class HasReasons:
+    """What a series and a filter run share: reasons as data, and as text."""
+
+    reasons: list[dict[str, str]]
+
+    @property
+    def why(self) -> tuple[Reason, ...]:
+        """The reasons for the state."""
+        return from_json(self.reasons)
+
+    @property
+    def reason(self) -> str:
+        """The reasons as one line of text."""
+        return render(self.reasons)
+
+
+class Series(HasReasons, models.Model):
+    """A series that was received, its state, and where it went.
+
+    Only ``ingest.states`` assigns ``state``, ``reasons`` and ``reason_code``.
+    """
 
     class State(models.TextChoices):
         RECEIVING = "receiving", "Receiving"
-        INGESTING = "ingesting", "Ingesting"
-        WAITING = "waiting", "Waiting to be tried again"
-        HELD = "held", "Held for a person to look at"
-        CONVERTING = "converting", "Archived, converting"
-        DONE = "done", "Done"
-        PARTIAL = "partial", "Archived, conversion needs a look"
+        QUEUED = "queued", "Queued"
+        INGESTING = "ingesting", "Archiving"
+        WAITING = "waiting", "Waiting to retry"
+        HELD = "held", "Held: needs attention"
+        CONVERTING = "converting", "Converting"
+        DONE = "done", "Archived"
+        PARTIAL = "partial", "Archived, conversion incomplete"
+        DISCARDED = "discarded", "Discarded"
 
     series_uid = models.CharField("SeriesInstanceUID", max_length=64, unique=True)
     study_uid = models.CharField("StudyInstanceUID", max_length=64, blank=True)
@@ -351,9 +377,10 @@ class Series(models.Model):
         InstrumentConfiguration, null=True, blank=True, on_delete=models.SET_NULL
     )
     state = models.CharField(max_length=16, choices=State.choices, default=State.RECEIVING, db_index=True)
-    reason = models.TextField(blank=True, help_text="Why the series stands as it does.")
-    left_out = models.TextField(
-        blank=True, help_text="Files that stay in the spool because they cannot be read."
+    reasons = models.JSONField(default=list, blank=True, help_text="Why the series is in its state.")
+    reason_code = models.CharField(max_length=32, blank=True, help_text="Code of the first reason.")
+    left_out = models.JSONField(
+        default=list, blank=True, help_text="Why files stay in the spool: they cannot be read or copied."
     )
     project = models.CharField(
         max_length=100, blank=True, help_text="The group that the project rule named; its members may see it."
@@ -393,6 +420,10 @@ class Series(models.Model):
     class Meta:
         ordering = ("-modified",)
         verbose_name_plural = "series"
+        indexes = [
+            models.Index(fields=("state", "-modified", "-id"), name="imagetrove_series_state"),
+            models.Index(fields=("-modified", "-id"), name="imagetrove_series_newest"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=("dataset_key", "directory"), name="imagetrove_one_series_a_directory"
@@ -423,7 +454,9 @@ class Archive(models.Model):
     profile = models.CharField(
         max_length=255, blank=True, help_text="How its instances were de-identified; empty if they were not."
     )
-    losses = models.TextField(blank=True, help_text="What de-identification took that researchers may miss.")
+    losses = models.JSONField(
+        default=list, blank=True, help_text="What de-identification removed that researchers may miss."
+    )
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -489,16 +522,19 @@ class Instance(models.Model):
         return self.sop_instance_uid
 
 
-class FilterRun(models.Model):
-    """One filter on one archive: what it made, or why it did not."""
+class FilterRun(HasReasons, models.Model):
+    """One filter on one archive: what it made, or why it did not.
+
+    Only ``ingest.states`` assigns ``state`` and ``reasons``.
+    """
 
     class State(models.TextChoices):
         QUEUED = "queued", "Queued"
         RUNNING = "running", "Running"
-        WAITING = "waiting", "Waiting to be tried again"
+        WAITING = "waiting", "Waiting to retry"
         DONE = "done", "Done"
         PARTIAL = "partial", "Done, with warnings"
-        SKIPPED = "skipped", "Nothing to make"
+        SKIPPED = "skipped", "Skipped"
         FAILED = "failed", "Failed"
 
     UNFINISHED = (State.QUEUED, State.RUNNING, State.WAITING)
@@ -508,7 +544,9 @@ class FilterRun(models.Model):
     filter_version = models.CharField(max_length=64, blank=True)
     converter = models.CharField(max_length=200, blank=True)
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED, db_index=True)
-    reason = models.TextField(blank=True, help_text="Why it failed, waits or is partial.")
+    reasons = models.JSONField(
+        default=list, blank=True, help_text="Why it failed, waits or was skipped, and its warnings."
+    )
     attempts = models.PositiveIntegerField(default=0)
     # Counted up while a worker is alive; compared for change only, so no clock can mislead.
     beat = models.BigIntegerField(default=0)
@@ -520,7 +558,6 @@ class FilterRun(models.Model):
     input_sha512 = models.CharField(
         max_length=128, blank=True, help_text="Of the archive, as it was read from the storage box."
     )
-    warnings = models.JSONField(default=list, blank=True, help_text="What is missing or doubtful, in words.")
     programs = models.JSONField(
         default=list,
         blank=True,
@@ -548,6 +585,35 @@ class FilterRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.filter} of {self.archive}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is missing or doubtful in the outputs."""
+        return [reason.text for reason in self.why if reason.code == WARNING]
+
+
+class Event(models.Model):
+    """One change of state of a series or of a filter run; written with the change, in one transaction."""
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="events")
+    run = models.ForeignKey(FilterRun, null=True, on_delete=models.SET_NULL, related_name="events")
+    subject = models.CharField(max_length=100, blank=True, help_text="Name of the filter, for a run.")
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    kind = models.CharField(max_length=32, help_text="The new state, or the action.")
+    by = models.CharField(
+        max_length=150, blank=True, help_text="The user or command; empty for the app itself."
+    )
+    reasons = models.JSONField(default=list, blank=True)
+
+    class Meta:
+        ordering = ("series", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.series}"
+
+    @property
+    def reason(self) -> str:
+        return render(self.reasons)
 
 
 class FilterOutput(models.Model):

@@ -13,9 +13,10 @@ from .conf import settings
 from .conversion import registry
 from .conversion.run import run_filters as do_filter_runs
 from .errors import RetriableError
+from .ingest import states
 from .ingest.series import ingest_series as do_ingest_series
-from .ingest.series import refresh_state
 from .models import FilterRun, Series
+from .reasons import Reason
 from .spool import Spool
 
 _CHUNK = 500
@@ -55,7 +56,7 @@ def ingest_series(series_uid: str, spool_folder: str | None = None) -> None:
 def run_filter(run_id: int) -> None:
     """Do one filter run, and those that are queued beside it; let their series' state follow."""
     for series_id in do_filter_runs(run_id, settings.scratch_path, settings.STALL_SECONDS / 4):
-        refresh_state(series_id)
+        states.refresh(series_id)
 
 
 def queue_series(series_uid: str, spool_folder: str | None = None) -> None:
@@ -96,30 +97,48 @@ def queue_runs(run_ids: Iterable[int]) -> None:
             queue_run(run_id)
 
 
-def queue_again(series: Series) -> list[str]:
-    """Have a series tried again because somebody asks: its ingest, and the filters that did not come through.
-
-    Returns:
-        The filters that are run again.
+def ingest_now(series_uid: str, by: str, spool_folder: str | None = None) -> None:
+    """Have a series ingested because somebody asks: as complete now, or again.
 
     Raises:
-        RetriableError: the broker cannot be reached. Filters that are marked by then go on by themselves.
+        RetriableError: the broker cannot be reached; the series waits, and the watcher retries it.
     """
-    queue_series(series.series_uid)
-    names, marked = [], []
-    newest = series.archives.order_by("-version").first()
-    runs = FilterRun.objects.filter(
-        archive=newest, state__in=(FilterRun.State.FAILED, FilterRun.State.WAITING)
-    )
-    for run_id, name in runs.values_list("pk", "filter"):
-        # Only as it was seen: a worker may have taken it since.
-        if runs.filter(pk=run_id).update(state=FilterRun.State.QUEUED):
-            names.append(name)
-            marked.append(run_id)
+    states.queued(series_uid, by=by)
+    try:
+        queue_series(series_uid, spool_folder)
+    except RetriableError as error:
+        if Series.objects.filter(series_uid=series_uid, state=Series.State.QUEUED).exists():
+            states.wait(series_uid, Reason.of(error))
+        raise
+
+
+def run_again(run_ids: Iterable[int], by: str) -> list[int]:
+    """Have filter runs done again because somebody asks; returns the ids of those that were marked.
+
+    Raises:
+        RetriableError: the broker cannot be reached; the watcher queues what is marked.
+    """
+    marked = states.requeue(run_ids, by)
     queue_runs(marked)
-    if names and series.state == Series.State.PARTIAL:
-        refresh_state(series.pk)
-    return names
+    return marked
+
+
+def queue_again(series: Series, by: str) -> list[str]:
+    """Have a series retried because somebody asks: its ingest, and the filters that failed or wait.
+
+    Returns:
+        The filters that run again.
+
+    Raises:
+        RetriableError: the broker cannot be reached. Filters that are marked by then run later.
+    """
+    ingest_now(series.series_uid, by)
+    newest = series.archives.order_by("-version").first()
+    again = (FilterRun.State.FAILED, FilterRun.State.WAITING)
+    runs = FilterRun.objects.filter(archive=newest, state__in=again)
+    marked = run_again(list(runs.values_list("pk", flat=True)), by)
+    names = FilterRun.objects.filter(pk__in=marked).order_by("pk")
+    return list(names.values_list("filter", flat=True))
 
 
 def worker_names(seconds: float = 2.0) -> list[str]:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from tardis_imagetrove.phantom import oblique_mr_series
+from tardis_imagetrove.reasons import Reason, as_json
 from tardis_imagetrove.spool import Spool
 
 # In an activated environment pynetdicom's storescu and echoscu would stand for DCMTK's.
@@ -117,6 +118,11 @@ def deliver(spool: Spool, *paths: Path) -> list[bytes]:
             incoming.commit(str(header.SeriesInstanceUID), str(header.SOPInstanceUID))
         contents.append(path.read_bytes())
     return contents
+
+
+def why(*texts: str, code: str = "test") -> list[dict[str, str]]:
+    """Reasons as a row stores them."""
+    return as_json(Reason(code, text) for text in texts)
 
 
 def phantom(folder: Path, **kwargs) -> list[Path]:

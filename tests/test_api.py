@@ -13,10 +13,12 @@ from tastypie.models import ApiKey
 
 from tardis_imagetrove import tasks
 from tardis_imagetrove.errors import RetriableError
-from tardis_imagetrove.ingest.series import ingest_series, note
+from tardis_imagetrove.ingest import states
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import FilterOutput, FilterRun, InstrumentConfiguration, Series
+from tardis_imagetrove.reasons import Reason
 
-from .conftest import configure, deliver, phantom, series_uid
+from .conftest import configure, deliver, phantom, series_uid, why
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,9 +75,8 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
     FilterRun.objects.filter(pk=done.pk).update(state="done", converter="pydicom 3")
     FilterRun.objects.filter(pk=failed.pk).update(
         state="failed",
-        reason="slices are missing",
+        reasons=why("slices are missing", code="warning"),
         filter_version="2",
-        warnings=["slices are missing"],
         options={"level": 3},
         programs=[PROGRAM],
         exit_status=8,
@@ -86,7 +87,7 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
     )
     archive = series.archives.get()
     output = FilterOutput.objects.create(run=done, datafile_id=archive.datafile_id, kind="NIfTI")
-    tasks.refresh_state(series.pk)
+    states.refresh(series.pk)
     (found,) = people["member"].get(SERIES).json()["objects"]
     assert found == people["member"].get(f"{SERIES}{series.pk}/").json()
     dataset_id = series.dataset_key.dataset_id
@@ -99,6 +100,7 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
         "modality": "MR",
         "state": "partial",
         "reason": "nifti: slices are missing",
+        "reasons": [{"code": "warning", "text": "slices are missing", "subject": "nifti"}],
         "left_out": "",
         "project": "Project 12345",
         "instrument": projects.name,
@@ -122,6 +124,7 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
                 "filter": "metadata",
                 "state": "done",
                 "reason": "",
+                "reasons": [],
                 "converter": "pydicom 3",
                 "filter_version": "",
                 "warnings": [],
@@ -139,6 +142,7 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
                 "filter": "nifti",
                 "state": "failed",
                 "reason": "slices are missing",
+                "reasons": why("slices are missing", code="warning"),
                 "converter": "",
                 "filter_version": "2",
                 "warnings": ["slices are missing"],
@@ -159,8 +163,10 @@ def test_a_member_is_shown_all_of_a_series_that_scripts_need(people, ingest, pro
 def test_why_a_run_waits_is_told_to_staff_alone(people, ingest):
     series = ingest()
     words = "storage box 7: cannot be reached at box.example.edu"
-    FilterRun.objects.filter(archive__series=series, filter="nifti").update(state="waiting", reason=words)
-    tasks.refresh_state(series.pk)
+    FilterRun.objects.filter(archive__series=series, filter="nifti").update(
+        state="waiting", reasons=why(words)
+    )
+    states.refresh(series.pk)
     for name, is_told in (("staff", True), ("member", False)):
         answer = people[name].get(f"{SERIES}{series.pk}/")
         assert answer.json()["state"] == "converting"
@@ -205,8 +211,8 @@ def test_nobody_is_sent_away_from_every_address(people, ingest, projects):
 
 def test_a_reason_that_is_the_operators_business_is_kept_from_others(people, ingest):
     series = ingest()
-    note(series.series_uid, Series.State.HELD, "late instances belong elsewhere: now 'Somebody Else'")
-    Series.objects.update(left_out="a file")
+    states.hold(series.series_uid, Reason("test", "late instances belong elsewhere: now 'Somebody Else'"))
+    Series.objects.update(left_out=why("a file"))
     address = f"{SERIES}{series.pk}/"
     assert "Somebody Else" in people["staff"].get(address).json()["reason"]
     found = people["member"].get(address).json()
@@ -240,7 +246,7 @@ def test_series_are_found_by_state_uid_and_instrument(people, ingest, projects, 
     assert listed(people["member"], "?state=held") == []
     wrong = staff.get(f"{SERIES}?state=hold")
     assert wrong.status_code == 400
-    assert "there is no state 'hold': receiving, ingesting, waiting, held" in wrong.content.decode()
+    assert "there is no state 'hold': receiving, queued, ingesting, waiting, held" in wrong.content.decode()
 
 
 @pytest.mark.parametrize(
@@ -295,7 +301,7 @@ def test_no_uid_finds_no_series(people, ingest):
 @pytest.mark.parametrize("order", ["state", "-state"])
 def test_pages_of_many_in_one_state_are_in_one_order(people, order):
     for number in range(7):
-        note(f"1.2.{number}", Series.State.HELD, "why")
+        states.hold(f"1.2.{number}", Reason("test", "why"))
     pages = [
         people["staff"].get(f"{SERIES}?order_by={order}&limit=3&offset={start}").json()["objects"]
         for start in (0, 3, 6)
@@ -354,8 +360,8 @@ def test_staff_have_a_series_and_its_failed_filters_tried_again(people, ingest, 
     series = ingest()
     metadata, nifti = series.archives.get().runs.order_by("filter")
     FilterRun.objects.filter(pk=metadata.pk).update(state=FilterRun.State.DONE)
-    FilterRun.objects.filter(pk=nifti.pk).update(state=FilterRun.State.FAILED, reason="no dcm2niix")
-    tasks.refresh_state(series.pk)
+    FilterRun.objects.filter(pk=nifti.pk).update(state=FilterRun.State.FAILED, reasons=why("no dcm2niix"))
+    states.refresh(series.pk)
     answer = people["staff"].post(f"{SERIES}{series.pk}/retry/")
     assert (answer.status_code, answer.json()) == (
         202,

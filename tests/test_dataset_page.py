@@ -18,11 +18,12 @@ from tardis_imagetrove import views
 from tardis_imagetrove.conversion import registry
 from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.dataset_page import ShownFact, shown
-from tardis_imagetrove.ingest.series import ingest_series, refresh_state
+from tardis_imagetrove.ingest import states
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import Archive, DatasetKey, FilterOutput, FilterRun, Series
 from tardis_imagetrove.mytardis.reading import Fact
 
-from .conftest import configure, deliver, phantom, series_uid
+from .conftest import configure, deliver, phantom, series_uid, why
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -57,7 +58,7 @@ def add(instrument, spool, scratch, tmp_path):
     def convert_all(uid: str, convert: bool = True) -> None:
         runs = ingest_series(spool, uid, list(registry.load()), scratch)
         for run in runs if convert else ():
-            refresh_state(run_filter(run, scratch, 60))
+            states.refresh(run_filter(run, scratch, 60))
 
     add_series.again = convert_all
     return add_series
@@ -175,16 +176,18 @@ def test_the_viewer_is_given_the_volume_and_the_picture(series, owner_client):
 
 def test_each_filter_says_how_it_went_and_why(series, owner_client):
     runs = FilterRun.objects.filter(archive__series=series)
-    runs.filter(filter="nifti").update(state="partial", reason="12 of 13 slices; a gap after slice 4")
-    runs.filter(filter="minc").update(state="failed", reason="unreadable: IM0007.dcm")
-    runs.filter(filter="picture").update(state="waiting", reason="storage box 7: is full")
-    refresh_state(series.pk)
+    runs.filter(filter="nifti").update(
+        state="partial", reasons=why("12 of 13 slices; first half", "a gap after slice 4")
+    )
+    runs.filter(filter="minc").update(state="failed", reasons=why("unreadable: IM0007.dcm"))
+    runs.filter(filter="picture").update(state="waiting", reasons=why("storage box 7: is full"))
+    states.refresh(series.pk)
     part = ours(body(owner_client, address(series)))
     said = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part[part.index("Conversion</h4>") :]))
     assert "NIfTI Done, with warnings 2 files by dcm2niix" in said
-    assert "12 of 13 slices a gap after slice 4" in said
+    assert "12 of 13 slices; first half a gap after slice 4" in said
     assert "MINC Failed" in said and "unreadable: IM0007.dcm" in said
-    assert "Picture Waiting to be tried again" in said and "storage box 7" not in said
+    assert "Picture Waiting to retry" in said and "storage box 7" not in said
     assert "Metadata Done" in said
     assert "data-doubtful" in part
     User.objects.filter(pk=owner_client.session["_auth_user_id"]).update(is_staff=True)
@@ -201,7 +204,7 @@ def test_a_series_that_is_not_converted_yet_says_so(add, owner_client):
 
 
 def test_files_that_were_left_out_and_doubles_are_told(series, owner_client):
-    Series.objects.filter(pk=series.pk).update(left_out="x.dcm: no DICOM file")
+    Series.objects.filter(pk=series.pk).update(left_out=why("x.dcm: no DICOM file"))
     series.instances.update(conflict=True)
     part = ours(body(owner_client, address(series)))
     assert "x.dcm: no DICOM file" in part
@@ -209,9 +212,9 @@ def test_files_that_were_left_out_and_doubles_are_told(series, owner_client):
 
 
 def test_ingests_own_words_are_for_staff(series, owner_client, owner):
-    Series.objects.filter(pk=series.pk).update(state="held", reason="belongs to 'Somebody Else'")
+    Series.objects.filter(pk=series.pk).update(state="held", reasons=why("belongs to 'Somebody Else'"))
     part = ours(body(owner_client, address(series)))
-    assert "Held for a person to look at" in part and "Somebody Else" not in part
+    assert "Held: needs attention" in part and "Somebody Else" not in part
     owner.is_staff = True
     owner.save()
     assert "Somebody Else" in ours(body(owner_client, address(series)))
@@ -305,8 +308,8 @@ def test_without_the_viewer_there_is_the_picture(series, owner_client, monkeypat
 
 def test_text_from_scanners_and_filters_is_never_markup(add, owner_client, instrument):
     series = add(overrides={"SeriesDescription": HOSTILE, "ProtocolName": HOSTILE})
-    FilterRun.objects.filter(filter="minc").update(state="failed", reason=HOSTILE, converter=HOSTILE)
-    Series.objects.filter(pk=series.pk).update(left_out=HOSTILE, modality="<b>")
+    FilterRun.objects.filter(filter="minc").update(state="failed", reasons=why(HOSTILE), converter=HOSTILE)
+    Series.objects.filter(pk=series.pk).update(left_out=why(HOSTILE), modality="<b>")
     add(4, overrides={"SeriesDescription": HOSTILE}, convert=False)
     page = body(owner_client, address(series))
     assert "<script>alert" not in page and "<b>" not in re.sub(r"<b>(?=\w)", "", ours(page))
@@ -505,4 +508,4 @@ def test_one_of_many_is_chosen_by_its_address(series, owner_client):
     assert part.count("aria-current") == 1
     assert 'id="imagetrove-title">run 120<' in part
     states = re.sub(r"<[^>]+>|\s+", " ", part[: part.index("imagetrove-lines")])
-    assert re.search(r"Archived, conversion needs a look\s+3\b", states)
+    assert re.search(r"Archived, conversion incomplete\s+3\b", states)

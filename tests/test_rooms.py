@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 MAY_IMPORT = {
     "scp": {"spool", "disk", "errors"},
     "spool": {"disk", "errors"},
+    "reasons": {"errors"},
     "formats": {"errors"},
     "deidentification": {"errors", "formats"},
     "mytardis": {"disk", "errors", "parameters"},
@@ -25,6 +26,7 @@ MAY_IMPORT = {
         "formats",
         "models",
         "mytardis",
+        "reasons",
         "sandbox",
         "scp",
         "spool",
@@ -43,6 +45,7 @@ MAY_IMPORT = {
         "models",
         "mytardis",
         "parameters",
+        "reasons",
         "sandbox",
         "spool",
     },
@@ -62,6 +65,7 @@ KNOW_NO_DJANGO = {
     "archive",
     "imaging",
     "parameters",
+    "reasons",
     "sandbox",
     "scu",
 }
@@ -190,3 +194,60 @@ def test_imports_never_circle(lazy):
 
     for name in graph:
         visit(name, [])
+
+
+def assigned_states(tree: ast.Module) -> list[int]:
+    """Lines that set ``state`` or ``reasons``: by attribute, or by name in a call that writes rows."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [part for target in targets for part in ast.walk(target)]
+            if any(
+                isinstance(part, ast.Attribute) and part.attr in ("state", "reasons", "reason_code")
+                for part in names
+            ):
+                found.append(node.lineno)
+        elif isinstance(node, ast.Call):
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            keywords = {keyword.arg for keyword in node.keywords}
+            if name in WRITE_ROWS and keywords & {"state", "reason_code"}:
+                found.append(node.lineno)
+    return found
+
+
+#: Calls that write rows of a series or a filter run.
+WRITE_ROWS = {"update", "create", "get_or_create", "update_or_create", "Series", "FilterRun"}
+
+
+def test_one_module_assigns_the_states_of_series_and_runs():
+    # ``self.reasons`` of an exception is not a row's.
+    found = {
+        (name, line)
+        for name, tree in MODULES.items()
+        if name not in ("ingest.states", "models")
+        for line in assigned_states(tree)
+    }
+    ours = {module for module, _ in found}
+    assert ours <= MAY_HAVE_REASONS, found
+    assert assigned_states(MODULES["ingest.states"])
+
+
+#: Modules with a class of their own that has ``reasons``.
+MAY_HAVE_REASONS = {"ingest.series"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "series.state = 'held'",
+        "series.state, series.reason = 'held', 'why'",
+        "Series.objects.filter(pk=1).update(state='held')",
+        "FilterRun.objects.create(archive=archive, state='done')",
+        "FilterRun(archive=archive, state='done')",
+        "run.reasons += [1]",
+    ],
+)
+def test_an_assignment_is_recognised(code):
+    assert assigned_states(ast.parse(code)) == [1]

@@ -7,6 +7,8 @@ from django.urls import reverse
 
 from tardis_imagetrove.models import Series
 
+from .conftest import why
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -27,11 +29,11 @@ def test_it_says_how_each_series_stands_and_why(staff):
         series_uid="1.2.3",
         description="<b>t1</b>",
         state=Series.State.HELD,
-        reason="has no PatientID & no name",
+        reasons=why("has no PatientID & no name"),
     )
     text = page(staff)
     assert "&lt;b&gt;t1&lt;/b&gt;" in text
-    assert "Held for a person to look at" in text
+    assert "Held: needs attention" in text
     assert "has no PatientID &amp; no name" in text
     assert "<title>Received series" in text
 

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import QuerySet
 
+from ..ingest.states import requeue
 from ..models import Archive, FilterRun
+from ..reasons import render
 
 _CHUNK = 200
 """Archives, or runs, that one query and one transaction are about."""
@@ -47,13 +49,6 @@ class Stand:
         return self.state not in FilterRun.UNFINISHED
 
 
-def newest_archives() -> QuerySet[Archive]:
-    """The newest archive of each series, unless its experiment was deleted: it is where nobody sees it."""
-    newer = Archive.objects.filter(series=OuterRef("series"), version__gt=OuterRef("version"))
-    here = Archive.objects.filter(datafile__dataset=F("series__dataset_key__dataset"))
-    return here.filter(~Exists(newer))
-
-
 @dataclass(frozen=True)
 class Current:
     """A filter as it is now: its version, and its options as the site has set them."""
@@ -73,7 +68,11 @@ def is_due(run: FilterRun, current: Current, force: bool) -> bool:
 
 
 def mark(
-    archives: QuerySet[Archive], versions: Mapping[str, Current], wanted: Collection[str], force: bool
+    archives: QuerySet[Archive],
+    versions: Mapping[str, Current],
+    wanted: Collection[str],
+    force: bool,
+    by: str = "",
 ) -> Marked:
     """Have filters run on archives, where they have not yet done so or have to again.
 
@@ -81,9 +80,10 @@ def mark(
     nothing. A run that has not ended is left as it is. An instrument's list of filters holds here too.
 
     Args:
-        archives: of :func:`newest_archives`.
+        archives: of :func:`~tardis_imagetrove.ingest.states.newest_archives`.
         versions: all filters as they are now, by name.
         wanted: names of filters, which are in ``versions``; empty for all.
+        by: who asks.
     """
     runs: list[int] = []
     series: list[int] = []
@@ -102,7 +102,7 @@ def mark(
                     name for name in versions if name in (wanted or versions) and name in listed
                 }
                 series_of[archive.pk] = archive.series_id
-            found, same = _mark_archives(wanted_of, versions, force)
+            found, same = _mark_archives(wanted_of, versions, force, by)
             up_to_date += same
             runs += [run for run, _ in found]
             series += dict.fromkeys(series_of[archive] for _, archive in found)
@@ -110,7 +110,7 @@ def mark(
 
 
 def _mark_archives(
-    wanted: Mapping[int, set[str]], versions: Mapping[str, Current], force: bool
+    wanted: Mapping[int, set[str]], versions: Mapping[str, Current], force: bool, by: str
 ) -> tuple[list[tuple[int, int]], int]:
     """Runs to be queued, each with its archive, and the number of those that are up to date.
 
@@ -132,20 +132,18 @@ def _mark_archives(
         ignore_conflicts=True,  # of another who marks at the same time
     )
     found, up_to_date = [], 0
-    again: dict[str, list[int]] = {}
+    again: list[int] = []
     for run in known():
         if run.filter not in wanted[run.archive_id]:
             continue
         if run.state in FilterRun.UNFINISHED:
             found.append((run.pk, run.archive_id))
         elif is_due(run, versions[run.filter], force):
-            again.setdefault(run.state, []).append(run.pk)
+            again.append(run.pk)
             found.append((run.pk, run.archive_id))
         else:
             up_to_date += 1
-    for state, ids in again.items():
-        # Only as it was seen: another may have marked it, and a worker have taken it.
-        FilterRun.objects.filter(pk__in=ids, state=state).update(state=FilterRun.State.QUEUED, reason="")
+    requeue(again, by, follow=False)
     return found, up_to_date
 
 
@@ -153,10 +151,10 @@ def stands(run_ids: Iterable[int]) -> Iterator[Stand]:
     """How runs stand; those that are gone, with their series, are left out."""
     for chunk in _chunks(run_ids):
         rows = FilterRun.objects.filter(pk__in=chunk).values_list(
-            "pk", "archive__series__series_uid", "filter", "state", "reason"
+            "pk", "archive__series__series_uid", "filter", "state", "reasons"
         )
-        for pk, series_uid, name, state, reason in rows:
-            yield Stand(pk, series_uid, name, FilterRun.State(state), reason)
+        for pk, series_uid, name, state, reasons in rows:
+            yield Stand(pk, series_uid, name, FilterRun.State(state), render(reasons))
 
 
 def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:

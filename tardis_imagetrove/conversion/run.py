@@ -21,11 +21,21 @@ from ..deidentification.rules import stays
 from ..errors import KilledError, PermanentError, RetriableError
 from ..filters.base import DicomSeries, Filter, FilterResult, FilterSettings
 from ..formats.dicom.fields import parse_field
-from ..models import LOST_ATTEMPTS, Archive, FilterOutput, FilterRun, Instance, InstrumentConfiguration
+from ..ingest import states
+from ..models import (
+    LOST_ATTEMPTS,
+    WARNING,
+    Archive,
+    FilterOutput,
+    FilterRun,
+    Instance,
+    InstrumentConfiguration,
+)
 from ..mytardis import FileRecord, mytardis
 from ..mytardis.base import Sums, file_chunks
 from ..mytardis.parameters import set_parameters
 from ..parameters import Level, Parameters
+from ..reasons import Reason
 from ..sandbox.isolation import Report, isolated
 from ..sandbox.scratch import scratch_folder
 from .registry import load, options_of, survey
@@ -112,10 +122,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     Args:
         supply: of its archive, where several runs use one.
     """
-    claimed = FilterRun.objects.filter(pk=run_id, state=FilterRun.State.QUEUED).update(
-        state=FilterRun.State.RUNNING, attempts=F("attempts") + 1, beat=F("beat") + 1, reason=""
-    )
-    if not claimed:
+    if not states.claim(run_id):
         return None
     run = FilterRun.objects.select_related("archive__series__configuration", "archive__datafile").get(
         pk=run_id
@@ -123,34 +130,38 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     started = time.monotonic()
     lost = 0
     # What is recorded is the last attempt's, or nothing.
-    run.options, run.input_sha512, run.warnings, run.programs = {}, "", [], []
+    run.options, run.input_sha512, run.programs = {}, "", []
+    warnings: list[str] = []
     run.exit_status = run.memory_mib = None
     try:
         with ExitStack() as stack:
             if supply is None:
                 supply = Supply(run.archive, stack.enter_context(scratch_folder(scratch)))
-            result = _convert(run, scratch, beat_seconds, supply)
-        state, reason = _verdict(result, run.warnings)
+            result = _convert(run, scratch, beat_seconds, supply, warnings)
+        state, reason = _verdict(result, warnings)
     except Overtaken:
         log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
         return None
     except Superseded as error:
-        state, reason = FilterRun.State.SKIPPED, str(error)
+        state, reason = FilterRun.State.SKIPPED, Reason("superseded", str(error))
     except KilledError as error:
         lost = run.lost + 1
-        state, reason = FilterRun.State.WAITING, str(error)
+        state, reason = FilterRun.State.WAITING, Reason.of(error)
         if lost >= LOST_ATTEMPTS:
-            state, reason = FilterRun.State.FAILED, f"{error}, {lost} times in a row"
+            state, reason = FilterRun.State.FAILED, Reason.of(error, f"{error}, {lost} times in a row")
     except (PermanentError, DataError) as error:  # a value that the database has no room for stays so
-        state, reason = FilterRun.State.FAILED, str(error).strip()
+        state, reason = FilterRun.State.FAILED, Reason.of(error, otherwise="invalid")
     except (RetriableError, OSError, DatabaseError) as error:
-        state, reason = FilterRun.State.WAITING, str(error)
+        state, reason = FilterRun.State.WAITING, Reason.of(error)
     except Exception as error:  # a fault in one filter stops neither the worker nor the other filters
         log.exception("filter %s of series %s failed", run.filter, run.archive.series)
-        state, reason = FilterRun.State.FAILED, f"unexpected {type(error).__name__}: {error}"
-    _mine(run).update(
-        state=state,
-        reason=_without_folders(reason, scratch),
+        unexpected = f"unexpected {type(error).__name__}: {error}"
+        state, reason = FilterRun.State.FAILED, Reason("unexpected", unexpected)
+    reasons = [] if reason is None else [replace(reason, text=_without_folders(reason.text, scratch))]
+    states.finish(
+        run,
+        state,
+        [*reasons, *(Reason(WARNING, text) for text in warnings)],
         lost=lost,
         seconds=time.monotonic() - started,
         **{name: getattr(run, name) for name in _RECORD},
@@ -158,7 +169,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     return run.archive.series_id
 
 
-_RECORD = ("options", "input_sha512", "warnings", "programs", "exit_status", "memory_mib")
+_RECORD = ("options", "input_sha512", "programs", "exit_status", "memory_mib")
 
 
 def _mine(run: FilterRun):  # noqa: ANN202 (a queryset)
@@ -188,12 +199,10 @@ def _beating(run: FilterRun, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def _verdict(result: FilterResult, warnings: list[str]) -> tuple[FilterRun.State, str]:
+def _verdict(result: FilterResult, warnings: list[str]) -> tuple[FilterRun.State, Reason | None]:
     if result.skipped:
-        return FilterRun.State.SKIPPED, result.skipped
-    if warnings:
-        return FilterRun.State.PARTIAL, "; ".join(warnings)
-    return FilterRun.State.DONE, ""
+        return FilterRun.State.SKIPPED, Reason("not-applicable", result.skipped)
+    return FilterRun.State.PARTIAL if warnings else FilterRun.State.DONE, None
 
 
 def _without_folders(words: str, scratch: Path) -> str:
@@ -201,8 +210,10 @@ def _without_folders(words: str, scratch: Path) -> str:
     return re.sub(rf"{re.escape(str(scratch))}(?:/[^\s/'\"]+)*/(?=[^\s/'\"])", "", words)
 
 
-def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply) -> FilterResult:
-    """Do a run, and note in it what is to be recorded of it."""
+def _convert(
+    run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply, warnings: list[str]
+) -> FilterResult:
+    """Do a run, and set on it what is to be recorded; add the filter's warnings to ``warnings``."""
     conversion = load().get(run.filter)
     if conversion is None:
         unusable = survey().entry_point_problems
@@ -236,7 +247,7 @@ def _convert(run: FilterRun, scratch: Path, beat_seconds: float, supply: Supply)
         _note(run, report)
         if report.error is not None:
             raise report.error
-        run.warnings = [_without_folders(words, scratch) for words in report.value.warnings]
+        warnings += [_without_folders(text, scratch) for text in report.value.warnings]
         with _beating(run, beat_seconds):
             _keep(run, conversion, report.value)
     return report.value

@@ -18,7 +18,9 @@ from ..formats.dicom.files import read_header
 from ..models import Archive, DatasetKey, FilterOutput, FilterRun, Instance, Original, Series
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..mytardis.base import Sums
+from ..reasons import Reason
 from ..sandbox.scratch import scratch_folder
+from . import states
 from .arrived import Arrived
 from .deidentified import Copies, Disguise
 
@@ -125,6 +127,7 @@ def archive_instances(
                 if not configuration.filters or name in configuration.filters
             )
             _supersede(portal, series, archive)
+            states.archived(series, archive)
     except BaseException:
         for one, box_id in stored.items():
             portal.discard(one, box_id)
@@ -207,12 +210,9 @@ def _may_join(former: Archive, series: Series, disguise: Disguise | None, path: 
     return same and read_series_uid(path) == series.public_uid
 
 
-def _losses(former: Archive | None, copies: Copies | None) -> str:
-    lost = [
-        *(former.losses.split("; ") if former and former.losses else ()),
-        *(copies.losses if copies else ()),
-    ]
-    return "; ".join(dict.fromkeys(lost))
+def _losses(former: Archive | None, copies: Copies | None) -> list[str]:
+    lost = [*(former.losses if former else ()), *(copies.losses if copies else ())]
+    return list(dict.fromkeys(lost))
 
 
 def _add(members: list[Member], directory: str, new: list[Arrived]) -> dict[tuple[str, str], str]:
@@ -300,8 +300,7 @@ def _enter(series: Series, archive: Archive, entries: list[Entry], former: Archi
 def _supersede(portal: MyTardis, series: Series, archive: Archive) -> None:
     """Move what came of the archive's earlier versions out of sight, and stop their filters."""
     older = series.archives.exclude(pk=archive.pk)
-    FilterRun.objects.filter(archive__in=older, state__in=FilterRun.UNFINISHED).update(
-        state=FilterRun.State.SKIPPED, reason=f"late instances made version {archive.version}"
-    )
+    late = Reason("superseded", f"late instances made version {archive.version}")
+    states.skip(FilterRun.objects.filter(archive__in=older), late, running=True)
     outputs = FilterOutput.objects.filter(run__archive__in=older).values_list("datafile_id", flat=True)
     portal.supersede([*older.values_list("datafile_id", flat=True), *outputs])

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from django.contrib.auth.models import Group
@@ -19,8 +19,10 @@ from ..formats.dicom.fields import field_text
 from ..formats.dicom.files import UnreadableFile, read_header
 from ..models import DatasetKey, ExperimentKey, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..mytardis import MyTardis, mytardis
+from ..reasons import Reason, as_json, render
 from ..sandbox.scratch import scratch_folder
 from ..spool import Spool, SpooledFile, file_sha256, is_uid
+from . import states
 from .archiving import archive_instances, is_here
 from .arrived import Arrived
 from .deidentified import Copies, Disguise, disguise_for, make_copies
@@ -37,10 +39,16 @@ from .placement import (
 
 log = logging.getLogger(__name__)
 
-_IN_SPOOL = (Series.State.WAITING, Series.State.HELD)
-
 MOST_MOVED = 100
 """Datasets of one key that were moved away, one after the other, among which a series' own is looked for."""
+
+
+class Blocked(PermanentError):
+    """Nothing of a series can be archived, for several reasons."""
+
+    def __init__(self, what: str, reasons: Sequence[Reason]) -> None:
+        super().__init__(f"{what}: {render(reasons)}")
+        self.reasons = tuple(replace(reason, subject=what) for reason in reasons)
 
 
 @dataclass(frozen=True)
@@ -92,39 +100,34 @@ def ingest_series(spool: Spool, series_uid: str, filter_names: Sequence[str], sc
         try:
             return _ingest(spool, series_uid, filter_names, scratch)
         except (PermanentError, DataError) as error:  # a value that the database has no room for stays so
-            note(series_uid, Series.State.HELD, str(error).strip())
+            states.hold(series_uid, *_reasons(error, "invalid"))
         except (RetriableError, OSError, DatabaseError) as error:
-            note(series_uid, Series.State.WAITING, str(error))
+            states.wait(series_uid, *_reasons(error, "unavailable"))
         except Exception as error:  # a fault of ours must lose nothing either
             log.exception("series %s: ingest failed", series_uid)
-            note(series_uid, Series.State.WAITING, f"unexpected {type(error).__name__}: {error}")
+            unexpected = f"unexpected {type(error).__name__}: {error}"
+            states.wait(series_uid, Reason("unexpected", unexpected))
     return []
 
 
-def note(series_uid: str, state: Series.State, reason: str) -> None:
-    """Record how a series stands; with the database away, say it in the log."""
-    log.warning("series %s: %s: %s", series_uid, state.label.lower(), reason)
-    try:
-        series, _ = Series.objects.get_or_create(series_uid=series_uid)
-        series.state, series.reason = state, reason
-        series.save(update_fields=["state", "reason", "modified"])
-    except DatabaseError as error:
-        log.warning("series %s: its state cannot be recorded: %s", series_uid, error)
+def _reasons(error: BaseException, otherwise: str) -> tuple[Reason, ...]:
+    """The reasons that an exception carries, or its message as one."""
+    return error.reasons if isinstance(error, Blocked) else (Reason.of(error, otherwise=otherwise),)
 
 
 def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch: Path) -> list[int]:
     files = spool.files(series_uid)
     if not files:  # what was held there may have been taken away
         for pk in Series.objects.filter(series_uid=series_uid).values_list("pk", flat=True):
-            refresh_state(pk, ingested=True)
+            states.refresh(pk, ingested=True)
         return []
     site_rules = rules()
-    series, _ = Series.objects.get_or_create(series_uid=series_uid)
+    series = states.received(series_uid)
     fields = set(series.placed_by).union(*(rule.fields() for rule in site_rules))
     reading = _read(files, series_uid, fields)
     arrived = reading.arrived
     if not arrived:
-        raise PermanentError("cannot be read: " + "; ".join(_left_out(reading, series)))
+        raise Blocked("cannot be read", _left_out(reading, series))
 
     newest = series.archives.order_by("-version").first()
     ledger = set(series.instances.filter(archive=newest).values_list("sop_instance_uid", "sha256"))
@@ -138,7 +141,7 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
         configuration = _configuration(placement)
         disguise = disguise_for(series, configuration, placement.group if placement else "")
         if disguise is None:
-            _describe(series, reading.headers[0], Series.State.INGESTING)
+            _describe(series, reading.headers[0])
             if placement is None:
                 check_late(reading.headers, series.placed_by)
             else:
@@ -152,8 +155,9 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
                 _take_copies(series, copies, disguise, placement, configuration, filter_names, scratch)
     # From here on every file that was read, and not refused, is in a verified archive. What is said of the series
     # comes first: once the spool is empty nothing tries again.
-    Series.objects.filter(pk=series.pk).update(left_out="; ".join(_left_out(reading, series, copies)))
-    refresh_state(series.pk, ingested=True)
+    left_out = as_json(_left_out(reading, series, copies))
+    Series.objects.filter(pk=series.pk).update(left_out=left_out)
+    states.refresh(series.pk, ingested=True)
     queued = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
     runs = list(queued.values_list("pk", flat=True))
     refused = {item.path for item in copies.refused} if copies else set()
@@ -174,7 +178,7 @@ def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Pl
         return place_all(reading.headers, site_rules)
     except Unplaceable:
         if not series.is_deidentified and not is_discreet(reading.headers, site_rules):
-            _describe(series, reading.headers[0], Series.State.INGESTING)
+            _describe(series, reading.headers[0])
         raise
 
 
@@ -201,10 +205,10 @@ def _take_copies(
             return
         series.description = series.study_uid = ""
         series.save()
-        raise PermanentError("cannot be de-identified: " + "; ".join(copies.reasons))
+        raise Blocked("cannot be de-identified", _refused(copies))
     header = read_header(copies.made[0].copy.path, set(placement.title_fields()) if placement else ())
     series.shown_uid = copies.series_uid
-    _describe(series, header, Series.State.INGESTING)
+    _describe(series, header)
     if placement is not None:
         digest = disguise.pseudonyms.digest
         _locate(series, placement, placement.disguised(header, digest), configuration, header, disguise)
@@ -215,17 +219,19 @@ def _take_copies(
     archive_instances(series, [made.arrived for made in copies.made], filter_names, scratch, copies, disguise)
 
 
-def _left_out(reading: Reading, series: Series, copies: Copies | None = None) -> list[str]:
-    """Words for what stays in the spool; of a series that is de-identified, none that may name anybody."""
+def _left_out(reading: Reading, series: Series, copies: Copies | None = None) -> list[Reason]:
+    """Why files stay in the spool; for a de-identified series, without text that may name anybody."""
     if not (series.is_deidentified and reading.unreadable):
-        return [*reading.unreadable, *(copies.reasons if copies else ())]
+        return [*(Reason("unreadable", text) for text in reading.unreadable), *_refused(copies)]
     for words in reading.unreadable:
         log.warning("series %s: left in the spool: %s", series.series_uid, words.partition(": ")[0])
     count = len(reading.unreadable)
-    return [
-        f"{count} file{'s' if count > 1 else ''} that cannot be read",
-        *(copies.reasons if copies else ()),
-    ]
+    unreadable = f"{count} file{'s' if count > 1 else ''} that cannot be read"
+    return [Reason("unreadable", unreadable), *_refused(copies)]
+
+
+def _refused(copies: Copies | None) -> list[Reason]:
+    return [Reason("not-de-identifiable", text) for text in copies.reasons] if copies else []
 
 
 def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Reading:
@@ -257,12 +263,12 @@ def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Readin
     return Reading(arrived, list(headers.values()), unreadable, were_read)
 
 
-def _describe(series: Series, header: Dataset, state: Series.State) -> None:
+def _describe(series: Series, header: Dataset) -> None:
     series.study_uid = field_text(header, "StudyInstanceUID")[:64]
     series.description = (field_text(header, "SeriesDescription") or field_text(header, "ProtocolName"))[:255]
     series.modality = field_text(header, "Modality")[:16]
-    series.state, series.reason = state, ""
     series.save()
+    states.begin_ingest(series)
 
 
 def _locate(
@@ -389,39 +395,3 @@ def _found_or_made(model, key: str, make):  # noqa: ANN001, ANN202 (one of the t
             return make()
     except IntegrityError:
         return model.objects.get(key=key)
-
-
-def refresh_state(series_id: int, ingested: bool = False) -> None:
-    """Make the series' state follow from the filter runs of its newest archive.
-
-    Args:
-        ingested: nothing of it waits in the spool; else what is said of what waits there stays.
-    """
-    with transaction.atomic():
-        series = Series.objects.select_for_update().get(pk=series_id)
-        archive = series.archives.order_by("-version").first()
-        if archive is None or (series.state in _IN_SPOOL and not ingested):
-            return
-        runs = list(archive.runs.all())
-        reasons = [
-            f"{run.filter}: {run.reason}"
-            for run in runs
-            if run.state in (FilterRun.State.FAILED, FilterRun.State.PARTIAL, FilterRun.State.WAITING)
-        ]
-        conflicts = archive.instances.filter(conflict=True).values("sop_instance_uid").distinct().count()
-        if conflicts:
-            reasons.append(
-                f"{conflicts} SOPInstanceUID{'s' if conflicts > 1 else ''} came with different contents; all are kept"
-            )
-        if series.left_out:
-            reasons.append(f"left in the spool: {series.left_out}")
-        if archive.losses:
-            reasons.append(f"de-identification took {archive.losses}")
-        if any(run.state in FilterRun.UNFINISHED for run in runs):
-            series.state = Series.State.CONVERTING
-        elif reasons:
-            series.state = Series.State.PARTIAL
-        else:
-            series.state = Series.State.DONE
-        series.reason = "; ".join(reasons)
-        series.save(update_fields=["state", "reason", "modified"])

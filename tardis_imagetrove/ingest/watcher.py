@@ -15,14 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import DatabaseError, close_old_connections
-from django.db.models import Count, F, Max
+from django.db.models import Count, Max, Q
 
 from ..errors import ImageTroveError, RetriableError
 from ..formats.dicom.files import read_header
-from ..models import LOST_ATTEMPTS, FilterRun, InstrumentConfiguration, ProjectGroup, Series
+from ..models import FilterRun, InstrumentConfiguration, ProjectGroup, Series
+from ..reasons import Reason
 from ..spool import Spool
+from . import states
 from .placement import Unplaceable, match
-from .series import note, refresh_state, rules
+from .series import rules
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ class Watcher:
         waiting = {uid: token for uid in self.spool.series_uids() if (token := self.spool.token(uid))}
         for gone in self._series.keys() - waiting.keys():
             del self._series[gone]
-        states = dict(
+        known = dict(
             Series.objects.filter(series_uid__in=waiting).values_list("series_uid", "state")
             if len(waiting) < 500
             else Series.objects.exclude(state=Series.State.DONE).values_list("series_uid", "state")
@@ -135,26 +137,25 @@ class Watcher:
                     quiet=seen.quiet if seen else self._quiet_seconds(uid),
                     first=seen.first if seen else self._clock(),
                 )
-                if seen is None and uid not in states:
-                    Series.objects.get_or_create(series_uid=uid)
-            elif self._series_is_due(seen, states.get(uid), reconfigured):
-                if seen.times_queued:
-                    self._say_why_again(uid, states.get(uid))
-                self._queue(uid, seen)
+                if seen is None and uid not in known:
+                    states.received(uid)
+            elif self._series_is_due(seen, known.get(uid), reconfigured):
+                self._queue(uid, seen, known.get(uid))
 
-    def _say_why_again(self, uid: str, state: str | None) -> None:
-        """What nobody but the watcher can tell of a series that was queued in vain."""
-        reason = {
-            Series.State.RECEIVING: "no worker has begun with it yet",
-            Series.State.INGESTING: "its worker was gone before the end",
-        }.get(state)
-        if reason is None:
-            return
-        with self.spool.lock(uid) as nobody_has_it:
-            if nobody_has_it:
-                Series.objects.filter(series_uid=uid, state=state).update(
-                    reason=f"{reason}; it is queued again"
-                )
+    def _mark_queued(self, uid: str, state: str | None, again: bool) -> None:
+        """Show that a series is queued, and why again if the watcher alone can know.
+
+        While a worker is at it, the state is the worker's.
+        """
+        reason = None
+        if again and state == Series.State.QUEUED:
+            reason = Reason("no-worker", "no worker has picked it up; requeued")
+        elif state == Series.State.INGESTING:
+            with self.spool.lock(uid) as nobody_has_it:
+                if not nobody_has_it:
+                    return
+            reason = Reason("worker-lost", "the worker died; requeued")
+        states.queued(uid, seen=state, reason=reason)
 
     def _quiet_seconds(self, uid: str) -> float:
         """The quiet period of the instrument that the series seems to be of."""
@@ -181,13 +182,15 @@ class Watcher:
         first = self.timing.retry if said_why else self.timing.stall
         return min(first * 2 ** (times - 1), self.timing.retry_max)
 
-    def _queue(self, uid: str, seen: _Seen) -> None:
+    def _queue(self, uid: str, seen: _Seen, state: str | None) -> None:
         seen.times_queued += 1
         seen.since = self._clock()
         try:
+            if not self._broker_away:
+                self._mark_queued(uid, state, again=seen.times_queued > 1)
             self._hand_over(self._queue_series, uid)
         except RetriableError as error:
-            note(uid, Series.State.WAITING, str(error))
+            states.wait(uid, Reason.of(error))
 
     def _hand_over(self, queue: Callable[..., None], what: str | int) -> None:
         """Queue, unless the broker was away at this look already: it may take seconds to be sure of that.
@@ -230,20 +233,12 @@ class Watcher:
                 continue
             seen.times_queued += 1
             seen.since = self._clock()
-            # Only as it was seen: a worker may just have come back to life.
-            same = FilterRun.objects.filter(pk=pk, state=state, attempts=attempts, beat=beat)
-            if state == FilterRun.State.RUNNING and lost + 1 >= LOST_ATTEMPTS:
-                reason = f"its worker was gone before the end, {lost + 1} times in a row"
-                if same.update(state=FilterRun.State.FAILED, lost=lost + 1, reason=reason):
-                    self._ended(pk)
-                continue
-            gone = int(state == FilterRun.State.RUNNING)
-            if same.update(state=FilterRun.State.QUEUED, beat=F("beat") + 1, lost=F("lost") + gone):
+            if state == FilterRun.State.WAITING:
+                marked = states.requeue([pk], seen=Q(attempts=attempts, beat=beat))
+            else:  # a worker may just have come back to life
+                marked = states.take_back(pk, state, attempts, beat, lost) == FilterRun.State.QUEUED
+            if marked:
                 try:
                     self._hand_over(self._queue_run, pk)
                 except RetriableError as error:
-                    FilterRun.objects.filter(pk=pk, state=FilterRun.State.QUEUED).update(reason=str(error))
-
-    @staticmethod
-    def _ended(pk: int) -> None:
-        refresh_state(FilterRun.objects.values_list("archive__series", flat=True).get(pk=pk))
+                    states.not_handed_over(pk, Reason.of(error))

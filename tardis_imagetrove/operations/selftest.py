@@ -33,10 +33,12 @@ from ..checks import check_broker
 from ..conf import settings
 from ..conversion import registry
 from ..errors import ImageTroveError
+from ..ingest import states
 from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Sender, Series
 from ..mytardis import mytardis, trial
 from ..mytardis.accounts import LOCAL_BACKEND
 from ..phantom import oblique_mr_series
+from ..reasons import Reason
 from ..sandbox.scratch import scratch_folder
 from ..tasks import open_spool, unheard, worker_names
 
@@ -446,9 +448,7 @@ class SelfTest:
     def _stop_filters(self) -> list[str]:
         """Let none begin, and wait for those at work, whose files nobody would remove."""
         runs = FilterRun.objects.filter(archive__series__series_uid=self.series_uid)
-        runs.filter(state__in=(FilterRun.State.QUEUED, FilterRun.State.WAITING)).update(
-            state=FilterRun.State.SKIPPED, reason="the self-test is over"
-        )
+        states.skip(runs, Reason("self-test", "the self-test is over"))
         until = time.monotonic() + self.seconds
         while runs.filter(state=FilterRun.State.RUNNING).exists():
             if time.monotonic() > until:

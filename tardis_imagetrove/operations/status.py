@@ -11,6 +11,7 @@ from django.db.models import Count, Exists, OuterRef
 
 from ..errors import ImageTroveError
 from ..models import Archive, FilterRun, Series
+from ..reasons import render
 from ..scp import is_promiscuous
 from ..scp.pending import PendingCommitments
 from ..senders import configured_senders, instruments_without_senders
@@ -147,13 +148,13 @@ def look_at_records(states: Iterable[str] = ATTENTION) -> Records:
         series={state: by_state.get(state, 0) for state in Series.State.values},
         filter_runs={state: runs_by_state.get(state, 0) for state in FilterRun.State.values},
         listed=tuple(
-            SeriesStatus(*values)
-            for values in listed.values_list("series_uid", "description", "state", "reason")
+            SeriesStatus(*values, render(reasons))
+            for *values, reasons in listed.values_list("series_uid", "description", "state", "reasons")
         ),
         failed=tuple(
-            FailedRun(*values)
-            for values in failed.values_list(
-                "archive__series__series_uid", "archive__series__description", "filter", "reason"
+            FailedRun(*values, render(reasons))
+            for *values, reasons in failed.values_list(
+                "archive__series__series_uid", "archive__series__description", "filter", "reasons"
             )
         ),
     )

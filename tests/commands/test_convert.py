@@ -268,6 +268,7 @@ def test_marking_takes_no_more_queries_for_more_series(configuration):
     from tardis.tardis_portal.models import DataFile, Dataset, Experiment
 
     from tardis_imagetrove.conversion import reruns as again
+    from tardis_imagetrove.ingest import states
 
     dataset = Dataset.objects.create(description="d")
     experiment = Experiment.objects.create(title="e", created_by=configuration.owner)
@@ -291,7 +292,7 @@ def test_marking_takes_no_more_queries_for_more_series(configuration):
 
     def mark() -> again.Marked:
         with CaptureQueriesContext(connection) as queries:
-            marked = again.mark(again.newest_archives(), {"count": again.Current("1")}, [], True)
+            marked = again.mark(states.newest_archives(), {"count": again.Current("1")}, [], True)
         counts.append(len(queries))
         return marked
 

@@ -13,6 +13,8 @@ from tardis_imagetrove.spool import Spool
 
 from ..conftest import deliver, phantom, series_uid
 
+pytestmark = pytest.mark.django_db(transaction=True)
+
 
 @pytest.fixture
 def queued(monkeypatch):

@@ -11,10 +11,12 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
-from tardis_imagetrove.ingest.series import ingest_series, note
+from tardis_imagetrove.ingest import states
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import Archive, FilterRun, Series
+from tardis_imagetrove.reasons import Reason
 
-from ..conftest import deliver, phantom, series_uid
+from ..conftest import deliver, phantom, series_uid, why
 from ..site import HOST, REPOSITORY
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -96,7 +98,7 @@ def test_what_waits_is_listed_and_is_no_failure(site, tmp_path):
     paths = phantom(tmp_path / "in", slices=3)
     deliver(site, *paths)
     uid = series_uid(paths[0])
-    note(uid, Series.State.WAITING, "storage box full: no space")
+    states.wait(uid, Reason("test", "storage box full: no space"))
     code, said = run()
     assert code == 0
     assert f"3 files of 1 series, {sum(path.stat().st_size for path in paths) / 1024:.1f} KiB" in said
@@ -106,7 +108,7 @@ def test_what_waits_is_listed_and_is_no_failure(site, tmp_path):
 
 
 def test_what_is_held_and_what_failed_end_with_status_one(site, configuration, scratch, tmp_path):
-    note("1.2.3", Series.State.HELD, "matches no instrument")
+    states.hold("1.2.3", Reason("test", "matches no instrument"))
     code, said = run()
     assert code == 1
     assert "held 1.2.3 \n    matches no instrument" in said
@@ -114,7 +116,7 @@ def test_what_is_held_and_what_failed_end_with_status_one(site, configuration, s
 
     series = ingested(site, scratch, tmp_path / "in")
     assert run()[0] == 0  # filters that wait their turn
-    FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED, reason="no dcm2niix")
+    FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED, reasons=why("no dcm2niix"))
     code, said = run()
     assert code == 1
     assert "Filter runs: 1 queued, 1 failed" in said
@@ -136,10 +138,10 @@ def test_a_failure_on_a_former_version_is_over(site, configuration, scratch, tmp
 
 def test_json_holds_the_same_for_programs(site, configuration, scratch, tmp_path):
     series = ingested(site, scratch, tmp_path / "in")
-    FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED, reason="näh")
+    FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED, reasons=why("näh"))
     waiting = phantom(tmp_path / "more", slices=2)
     deliver(site, *waiting)
-    note(series_uid(waiting[0]), Series.State.HELD, "why")
+    states.hold(series_uid(waiting[0]), Reason("test", "why"))
     code, said = run("--json")
     found = json.loads(said)
     assert (code, found["well"], found["database_problem"]) == (1, False, "")
@@ -164,8 +166,8 @@ def test_json_holds_the_same_for_programs(site, configuration, scratch, tmp_path
 
 
 def test_the_states_to_list_may_be_chosen(site):
-    note("1.2.3", Series.State.HELD, "h")
-    note("1.2.4", Series.State.WAITING, "w")
+    states.hold("1.2.3", Reason("test", "h"))
+    states.wait("1.2.4", Reason("test", "w"))
     Series.objects.create(series_uid="1.2.5", state=Series.State.DONE)
     listed = [
         one["series_uid"]
@@ -197,7 +199,7 @@ def test_with_the_database_away_the_spool_is_still_told(site, tmp_path):
 @pytest.mark.parametrize("folder", [None, "/nowhere/at/all"])
 def test_without_a_spool_the_records_are_still_told(site, settings, folder):
     settings.IMAGETROVE = {"SPOOL": folder}
-    note("1.2.4", Series.State.WAITING, "w")
+    states.wait("1.2.4", Reason("test", "w"))
     code, said = run()
     assert code == 1
     assert ("is not set" if folder is None else folder) in said

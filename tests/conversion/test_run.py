@@ -16,7 +16,8 @@ import pytest
 from tardis_imagetrove.conversion.run import run_filter, run_filters
 from tardis_imagetrove.errors import PermanentError, RetriableError
 from tardis_imagetrove.filters.base import DicomSeries, Filter, FilterResult, Makes, Option, Output, Takes
-from tardis_imagetrove.ingest.series import ingest_series, refresh_state
+from tardis_imagetrove.ingest import states
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import LOST_ATTEMPTS, FilterOutput, FilterRun, Series
 from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.sandbox.programs import run_program
@@ -66,7 +67,7 @@ def runs(spool, scratch, configuration, tmp_path, settings, monkeypatch) -> dict
 def do(run_id: int, scratch: Path) -> FilterRun:
     series_id = run_filter(run_id, scratch, 60)
     if series_id is not None:
-        refresh_state(series_id)
+        states.refresh(series_id)
     return FilterRun.objects.get(pk=run_id)
 
 

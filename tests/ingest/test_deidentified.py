@@ -16,11 +16,13 @@ from django.urls import reverse
 
 from tardis_imagetrove.conversion import registry
 from tardis_imagetrove.conversion.run import run_filter
+from tardis_imagetrove.ingest import states
 from tardis_imagetrove.ingest.commitment import Outcome, outcome_of
-from tardis_imagetrove.ingest.series import ingest_series, refresh_state
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import Archive, FilterRun, Instance, Original, PseudonymKey, Series
 from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.mytardis.flavours import MyTardis
+from tardis_imagetrove.reasons import render
 from tardis_imagetrove.scp import CommitmentReference
 from tardis_imagetrove.scp.commitment import FailedReference
 
@@ -92,7 +94,7 @@ def ingest(spool, scratch, *paths: Path, convert: bool = False) -> Series:
     for run in runs:
         run_filter(run, scratch, 60)
     series = Series.objects.get(series_uid=uid)
-    refresh_state(series.pk)
+    states.refresh(series.pk)
     series.refresh_from_db()
     return series
 
@@ -472,7 +474,7 @@ def test_what_has_no_safe_copy_waits_in_the_spool(keep_originals, spool, scratch
     for _ in range(2):  # tried again, it makes no further version
         series = ingest(spool, scratch, *paths)
         assert series.state == Series.State.PARTIAL
-        assert "1 instance: has annotation burned into its pixels" in series.left_out
+        assert "1 instance: has annotation burned into its pixels" in render(series.left_out)
         assert [file.path.read_bytes() for file in spool.files(series.series_uid)] == [paths[1].read_bytes()]
         assert len(instances(series, tmp_path)) == 3
     assert series.archives.count() == 1
@@ -513,7 +515,7 @@ def test_a_file_that_cannot_be_read_is_told_without_its_name(spool, scratch, ins
     (spool.series_root / uid / "1.2.826.0.1.99999.2.dcm").write_bytes(damaged)
     ingest_series(spool, uid, (), scratch)
     series = Series.objects.get()
-    assert series.left_out == "2 files that cannot be read"
+    assert render(series.left_out) == "2 files that cannot be read"
     assert series.state == Series.State.PARTIAL
     assert "1.2.826.0.1.99999.1.dcm" in caplog.text  # for the operator, who may look for it
     assert "Smith" not in caplog.text

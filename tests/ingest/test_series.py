@@ -14,7 +14,8 @@ import pytest
 from django.db import connection
 
 from tardis_imagetrove.conversion.run import run_filter
-from tardis_imagetrove.ingest.series import ingest_series, refresh_state
+from tardis_imagetrove.ingest import states
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import FilterRun, Instance, Series
 from tardis_imagetrove.mytardis import mytardis
 
@@ -173,7 +174,7 @@ def test_conversion_does_not_hide_that_a_late_instance_is_held(spool, scratch, c
     deliver(spool, paths[-1])
     ingest_series(spool, uid, ("picture",), scratch)
     for run in runs:
-        refresh_state(run_filter(run, scratch, 60))
+        states.refresh(run_filter(run, scratch, 60))
     series = Series.objects.get()
     assert series.state == Series.State.HELD
     assert "PatientID is 'somebody else'" in series.reason

@@ -8,9 +8,11 @@ import pytest
 from django.db.models import F
 
 from tardis_imagetrove.errors import RetriableError
-from tardis_imagetrove.ingest.series import ingest_series, note
+from tardis_imagetrove.ingest import states
+from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.ingest.watcher import Timing, Watcher
 from tardis_imagetrove.models import LOST_ATTEMPTS, FilterRun, Series
+from tardis_imagetrove.reasons import Reason
 
 from ..conftest import configure, deliver, phantom, series_uid
 
@@ -128,13 +130,13 @@ def test_a_series_that_was_queued_in_vain_says_so(watcher, queue, clock, spool, 
     pass_time(watcher, clock, 61)
     assert Series.objects.get().reason == ""
     pass_time(watcher, clock, 101)
-    assert Series.objects.get().reason == "no worker has begun with it yet; it is queued again"
-    Series.objects.update(state=Series.State.INGESTING, reason="")
+    assert Series.objects.get().reason == "no worker has picked it up; requeued"
+    Series.objects.update(state=Series.State.INGESTING, reasons=[])
     with spool.lock(uid):  # as a worker holds it
         pass_time(watcher, clock, 201)
         assert Series.objects.get().reason == ""
     pass_time(watcher, clock, 301)
-    assert Series.objects.get().reason == "its worker was gone before the end; it is queued again"
+    assert Series.objects.get().reason == "the worker died; requeued"
     assert queue.series == [uid] * 4
     ingest_series(spool, uid, [], tmp_path)
     assert Series.objects.get().reason == ""
@@ -165,10 +167,9 @@ def test_a_broker_that_is_away_is_tried_once_a_look_and_every_series_says_why(
     watcher.tick()
     pass_time(watcher, clock, 61)
     assert queue.tried == 1
-    assert (
-        list(Series.objects.values_list("state", "reason"))
-        == [(Series.State.WAITING, "the broker cannot be reached")] * 3
-    )
+    assert [(series.state, series.reason) for series in Series.objects.all()] == [
+        (Series.State.WAITING, "the broker cannot be reached")
+    ] * 3
     queue.away = False
     pass_time(watcher, clock, 31)
     assert len(queue.series) == 3
@@ -182,7 +183,7 @@ def test_a_held_series_is_tried_again_when_instruments_change_or_more_comes(
     deliver(spool, *paths[:-1])
     watcher.tick()
     pass_time(watcher, clock, 61)
-    note(uid, Series.State.HELD, "matches no instrument")
+    states.hold(uid, Reason("test", "matches no instrument"))
     pass_time(watcher, clock, 10000)
     assert len(queue.series) == 1
     configure(owner, storage_box=box)
@@ -260,5 +261,5 @@ def test_a_run_whose_workers_die_again_and_again_has_failed(
     queued = len(queue.runs)
     run = FilterRun.objects.get(pk=run_id)
     assert (run.state, run.lost, queued) == (FilterRun.State.FAILED, LOST_ATTEMPTS, LOST_ATTEMPTS - 1)
-    assert run.reason == f"its worker was gone before the end, {LOST_ATTEMPTS} times in a row"
+    assert run.reason == f"the worker died {LOST_ATTEMPTS} times in a row"
     assert Series.objects.get().state == Series.State.PARTIAL

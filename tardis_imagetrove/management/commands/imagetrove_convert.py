@@ -20,7 +20,7 @@ from ...conversion import reruns as again
 from ...deidentification import Option, Profile, Pseudonyms, new_secret
 from ...errors import ImageTroveError, PermanentError
 from ...filters.base import Filter
-from ...ingest.series import refresh_state
+from ...ingest import states
 from ...models import FilterRun, InstrumentConfiguration
 from ...tasks import queue_runs, unheard
 
@@ -100,7 +100,7 @@ class Command(BaseCommand):
         if folder and out:
             self._convert_folder(folder, out, wanted, force, profile)
         else:
-            archives = again.newest_archives()
+            archives = states.newest_archives()
             try:
                 if series:
                     archives = archives.filter(series__series_uid__in=series)
@@ -220,9 +220,11 @@ class Command(BaseCommand):
             }
         except PermanentError as error:
             raise CommandError(str(error)) from None
-        marked = again.mark(archives, versions, list(versions) if chosen else [], force)
+        marked = again.mark(
+            archives, versions, list(versions) if chosen else [], force, by="imagetrove_convert"
+        )
         for series_id in marked.series:
-            refresh_state(series_id)
+            states.refresh(series_id)
         for instrument, names in marked.not_listed:
             self.stdout.write(f"Not run, since {instrument} does not list it: {', '.join(names)}")
         self.stdout.write(

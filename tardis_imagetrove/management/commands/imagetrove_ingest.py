@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...errors import ImageTroveError
-from ...tasks import open_spool, queue_series
+from ...tasks import ingest_now, open_spool
 
 
 class Command(BaseCommand):
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             wanted = waiting if all_waiting else series_uid
             for uid in wanted:
                 if uid in waiting:
-                    queue_series(uid, spool and str(spool))
+                    ingest_now(uid, "imagetrove_ingest", spool and str(spool))
                     self.stdout.write(f"{uid}: queued")
         except (ImageTroveError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
