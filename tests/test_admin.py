@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import Group, Permission
+from django.test import Client
 from django.urls import reverse
 
 from tardis_imagetrove import tasks
+from tardis_imagetrove.ingest import states
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import FilterRun
+from tardis_imagetrove.models import Event, FederatedIdentity, FilterRun, ProjectGroup, Series
+from tardis_imagetrove.reasons import Reason
 
-from .conftest import deliver, phantom, series_uid
+from .conftest import deliver, phantom, series_uid, why
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,3 +67,102 @@ def test_several_runs_are_run_again_with_one_message_an_archive(run, staff, monk
 def test_an_instruments_form_tells_which_filters_there_are_and_what_they_make(staff):
     page = staff.get(reverse("admin:tardis_imagetrove_instrumentconfiguration_add")).content.decode()
     assert "nifti (NIfTI, Sidecar, Gradients, of series with pixels); minc (MINC," in page
+
+
+# Every page of ours, with rows in every state
+
+MODELS = sorted(
+    model.__name__.lower() for model in admin.site._registry if model._meta.app_label == "tardis_imagetrove"
+)
+
+
+@pytest.fixture
+def rows(run):
+    """A series in every state, and a filter run in every state."""
+    for state in Series.State.values:
+        Series.objects.create(series_uid=f"1.2.{state}", description=state, state=state, reasons=why("a; b"))
+    archive = run.archive
+    for state in FilterRun.State.values:
+        FilterRun.objects.create(archive=archive, filter=state, state=state, reasons=why("a"))
+    states.hold("1.2.3", Reason("test", "why"))
+    ProjectGroup.objects.create(group=Group.objects.create(name="Project 1"))
+    user = run.archive.series.configuration.owner
+    FederatedIdentity.objects.create(issuer="https://idp.example.edu", subject="one", user=user)
+    return run
+
+
+def person(django_user_model, name, staff=True, permissions=()):
+    user = django_user_model.objects.create_user(name, is_staff=staff)
+    user.user_permissions.set(permissions)
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def ours(*verbs):
+    found = Permission.objects.filter(content_type__app_label="tardis_imagetrove")
+    return [one for one in found if one.codename.partition("_")[0] in verbs]
+
+
+def pages(model):
+    yield reverse(f"admin:tardis_imagetrove_{model}_changelist")
+    yield reverse(f"admin:tardis_imagetrove_{model}_changelist") + "?q=x"
+    yield reverse(f"admin:tardis_imagetrove_{model}_add")
+    for pk in apps.get_model("tardis_imagetrove", model).objects.values_list("pk", flat=True):
+        for page in ("change", "history", "delete"):
+            yield reverse(f"admin:tardis_imagetrove_{model}_{page}", args=[pk])
+
+
+@pytest.mark.parametrize("who", ["superuser", "viewer", "changer", "none"])
+def test_every_page_of_ours_opens_or_is_refused(rows, staff, django_user_model, who):
+    client = {
+        "superuser": lambda: staff,
+        "viewer": lambda: person(django_user_model, "viewer", permissions=ours("view")),
+        "changer": lambda: person(
+            django_user_model, "changer", permissions=ours("view", "add", "change", "delete")
+        ),
+        "none": lambda: person(django_user_model, "none"),
+    }[who]()
+    seen = {}
+    for model in MODELS:
+        for address in pages(model):
+            seen[address] = client.get(address).status_code
+    wrong = {address: code for address, code in seen.items() if code not in (200, 403)}
+    assert wrong == {}
+    if who == "none":
+        assert set(seen.values()) == {403}
+    else:
+        assert all(
+            code == 200
+            for address, code in seen.items()
+            if "/change" in address or address[-1] == "/" and address.count("/") == 4
+        )
+
+
+@pytest.mark.parametrize(("verbs", "works"), [(("view",), False), (("view", "change"), True)])
+def test_to_see_a_run_is_not_to_run_it_again(rows, django_user_model, monkeypatch, verbs, works):
+    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: None)
+    FilterRun.objects.filter(pk=rows.pk).update(state=FilterRun.State.DONE)
+    client = person(django_user_model, "operator", permissions=ours(*verbs))
+    address = reverse("admin:tardis_imagetrove_filterrun_changelist")
+    client.post(address, {"action": "run_again", "_selected_action": [rows.pk]})
+    rows.refresh_from_db()
+    assert (rows.state == FilterRun.State.QUEUED) is works
+    address = reverse("admin:tardis_imagetrove_series_changelist")
+    held = Series.objects.get(series_uid="1.2.held")
+    client.post(address, {"action": "ingest_now", "_selected_action": [held.pk]})
+    held.refresh_from_db()
+    assert (held.state == Series.State.QUEUED) is works
+
+
+def test_the_series_follow_when_runs_are_run_again_and_old_versions_are_refused(rows, staff, monkeypatch):
+    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: None)
+    FilterRun.objects.update(state=FilterRun.State.DONE)
+    series = rows.archive.series
+    states.refresh(series.pk)
+    assert Series.objects.get(pk=series.pk).state == Series.State.DONE
+    address = reverse("admin:tardis_imagetrove_filterrun_changelist")
+    answer = staff.post(address, {"action": "run_again", "_selected_action": [rows.pk]}, follow=True)
+    assert "1 queued." in answer.content.decode()
+    assert Series.objects.get(pk=series.pk).state == Series.State.CONVERTING
+    assert Event.objects.filter(kind="run-queued", by="root", run=rows).exists()

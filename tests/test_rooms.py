@@ -202,11 +202,8 @@ def assigned_states(tree: ast.Module) -> list[int]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [part for target in targets for part in ast.walk(target)]
-            if any(
-                isinstance(part, ast.Attribute) and part.attr in ("state", "reasons", "reason_code")
-                for part in names
-            ):
+            parts = [part for target in targets for part in getattr(target, "elts", [target])]
+            if any(isinstance(part, ast.Attribute) and part.attr in STATE_FIELDS for part in parts):
                 found.append(node.lineno)
         elif isinstance(node, ast.Call):
             function = node.func
@@ -217,6 +214,7 @@ def assigned_states(tree: ast.Module) -> list[int]:
     return found
 
 
+STATE_FIELDS = ("state", "reasons", "reason_code")
 #: Calls that write rows of a series or a filter run.
 WRITE_ROWS = {"update", "create", "get_or_create", "update_or_create", "Series", "FilterRun"}
 
