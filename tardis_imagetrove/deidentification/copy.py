@@ -1,18 +1,19 @@
-"""Making the de-identified copy of one instance, or saying why there can be none."""
+"""Makes the de-identified copy of one instance, or says why there can be none."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
 from dicomanonymizer.simpledicomanonymizer import replace_element
 from pydicom import uid as uids
-from pydicom.datadict import dictionary_keyword, tag_for_keyword
+from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_keyword, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
@@ -23,16 +24,20 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 from ..errors import PermanentError
 from ..formats.dicom.fields import decoded
 from ..formats.dicom.vendor import private_b_value
-from .frames import remove_comments
+from .bulk import is_filled_by_numbers, trim_pixels
+from .frames import clean_frames
+from .identity import Identity, Trace
 from .private import keep_safe, value_of
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms
-from .rules import Action, action
+from .report import Done, Report, Row, name_of
+from .rules import Action, decide
+from .shift import DATE, DATETIME, TIME, moved_date_and_time, moved_datetime, moved_time
 from .words import cleaned
 
 
 class NotDeidentifiable(PermanentError):
-    """An instance of which no safe copy can be made; the text says why and names nobody."""
+    """No safe copy of an instance can be made; the text says why and names nobody."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Copy:
     """A de-identified copy.
 
     Attributes:
-        losses: what researchers may want and the profile has taken, in words.
+        losses: what the profile took that researchers may want, in words.
+        report: what was done with each attribute, and how often.
     """
 
     path: Path
@@ -48,11 +54,12 @@ class Copy:
     series_uid: str
     study_uid: str
     losses: tuple[str, ...]
+    report: Report = field(default_factory=Counter, compare=False)
 
 
-#: Kinds of instances whose pixels show what was imaged and nothing else, and that consist of what the
-#: table is about. All others are refused: reports, documents, waveforms, raw data and presentation
-#: states have their content where the Basic Profile does not look.
+#: Kinds of instances whose pixels show what was imaged and nothing else, and whose attributes the table
+#: covers. All others are refused: reports, documents, waveforms, raw data and presentation states hold
+#: their content where the Basic Profile does not look.
 PLAIN_KINDS = frozenset(
     {
         uids.CTImageStorage,
@@ -73,7 +80,7 @@ PLAIN_KINDS = frozenset(
         uids.SegmentationStorage,
     }
 )
-#: Kinds into whose pixels names are often written: taken only if they say that there are none.
+#: Kinds whose pixels often show names: copied only if BurnedInAnnotation is NO.
 DOUBTFUL_KINDS = frozenset(
     {
         uids.SecondaryCaptureImageStorage,
@@ -98,29 +105,39 @@ DOUBTFUL_KINDS = frozenset(
         uids.XRay3DCraniofacialImageStorage,
     }
 )
-#: Kinds that need none of what "X/D" and "Z/D" are about.
+#: Kinds in which no attribute of "X/D" and "Z/D" is required.
 _LEAN_KINDS = frozenset({uids.CTImageStorage, uids.MRImageStorage})
 
-#: Text that is about the machine and the picture; a phantom called "Philips" must not take it away.
-_ABOUT_THE_MACHINE = frozenset(
-    tag_for_keyword(keyword)
-    for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "CodeMeaning")
-)
-_TEXT = ("LO", "SH")
-_MIN_WORD = 3
-_WORDS = re.compile(r"[^\W_]+")
+_TEXT = ("LO", "SH", "CS", "ST", "LT", "UT", "UC", "UR", "PN", "AE")
+_NUMBERS = ("IS", "DS", "UL", "SL", "UV", "SV", "FL", "FD")
+_BULK = ("OB", "OW", "OF", "OD", "OL", "OV")
+#: More values are those of contours and curves, not a number that somebody was given.
+_MOST_NUMBERS = 64
 
 _OVERLAY_BIT_POSITION = 0x0102
 _PADDING = 0xFFFCFFFC
+_CHARACTER_SET = Tag("SpecificCharacterSet")
+_ASCII = ("", "ISO_IR 6", "ISO 2022 IR 6")
+
+_DONE = {
+    Action.KEEP: Done.KEPT,
+    Action.REMOVE: Done.REMOVED,
+    Action.EMPTY: Done.EMPTIED,
+    Action.DUMMY: Done.REPLACED,
+    Action.UID: Done.REPLACED,
+    Action.PSEUDONYM: Done.REPLACED,
+    Action.MOVE: Done.SHIFTED,
+    Action.CLEAN: Done.CLEANED,
+}
 
 
 def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) -> Copy:
-    """Write a copy of the instance in ``path`` to ``out`` that does not say whose it is (PS3.15 annex E).
+    """Write a de-identified copy of the instance in ``path`` to ``out`` (PS3.15 annex E).
 
     The same instance, profile and pseudonyms give the same bytes.
 
     Raises:
-        NotDeidentifiable: no copy can be made that is safe.
+        NotDeidentifiable: no safe copy can be made.
         OSError: a file cannot be read or written.
     """
     try:
@@ -129,14 +146,14 @@ def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) 
             return _Deidentifier(pydicom.dcmread(path), profile, pseudonyms).write(out)
     except (OSError, MemoryError, NotDeidentifiable):  # the first two may pass
         raise
-    except Exception as error:  # its words may quote a value
+    except Exception as error:  # its message may quote a value
         raise NotDeidentifiable(
             f"de-identification fails over its contents ({type(error).__name__})"
         ) from None
 
 
 def refusal(dataset: Dataset) -> str:
-    """Why no safe copy can be made, as far as the header says; empty if one can."""
+    """Why no safe copy can be made, as far as the header tells; empty if one can."""
     kind = UID(str(dataset.get("SOPClassUID", "")))
     burned_in = str(dataset.get("BurnedInAnnotation", "") or "").strip().upper()
     if burned_in == "YES":
@@ -168,7 +185,7 @@ def _text_of(dataset: Dataset, keyword: str) -> str:
 
 
 def _words_of(value: object) -> list[str]:
-    return [str(word).upper() for word in (value if isinstance(value, (list, MultiValue)) else [value])]
+    return [str(word).upper() for word in _values(value)]
 
 
 class _Deidentifier:
@@ -182,7 +199,9 @@ class _Deidentifier:
         patient = _text_of(dataset, "PatientID") or _text_of(dataset, "PatientName")
         self.pseudonym = pseudonyms.patient(patient) if patient.strip() else ""
         self.moved = pseudonyms.moved(patient.strip() or str(dataset.get("StudyInstanceUID", "")))
-        self.identifying = frozenset(identifying_words(dataset))
+        self.identity = Identity.of(dataset, profile)
+        self.report: Report = Counter()
+        self.traces: dict[BaseTag, Trace] = {}
 
     def write(self, out: Path) -> Copy:
         losses = tuple(self._losses())
@@ -198,9 +217,9 @@ class _Deidentifier:
                 )
             )
         self.profile.declare(self.dataset)
-        self._trim_pixels()
-        remove_comments(self.dataset)
-        # Anew: the former one may name the sender, and its preamble may hold anything.
+        trim_pixels(self.dataset)
+        clean_frames(self.dataset)
+        # Written anew: the original's may name the sender, and its preamble may hold anything.
         syntax = self.dataset.file_meta.TransferSyntaxUID
         self.dataset.file_meta = FileMetaDataset()
         self.dataset.file_meta.MediaStorageSOPClassUID = self.dataset.SOPClassUID
@@ -214,44 +233,68 @@ class _Deidentifier:
             str(self.dataset.SOPInstanceUID),
             str(self.dataset.SeriesInstanceUID),
             str(self.dataset.get("StudyInstanceUID", "")),
-            losses,
+            (*losses, *self._traces_in_words()),
+            self.report,
         )
 
-    def _clean(self, dataset: Dataset, dummies: bool = False) -> None:
+    def _traces_in_words(self) -> Iterator[str]:
+        for tag, trace in sorted(self.traces.items()):
+            yield f"{keyword_for_tag(tag)}, which {trace.value}"
+
+    def _clean(self, dataset: Dataset, dummies: bool = False, ascii_only: bool = True) -> None:
         """De-identify a dataset and its items.
 
         Args:
             dummies: it is an item of a sequence that gets dummy values throughout.
+            ascii_only: what holds unless the dataset declares a character set of its own.
         """
+        if _CHARACTER_SET in dataset:
+            ascii_only = all(term in _ASCII for term in _words_of(dataset[_CHARACTER_SET].value))
         moved = self._moved_times(dataset)
-        keep_safe(dataset, Option.RETAIN_SAFE_PRIVATE in self.profile and not dummies)
+        self._clean_private(dataset, dummies)
         for tag in list(dataset.keys()):
-            if tag.is_private:  # what is left of them is safe
+            if tag.is_private:  # the remaining ones are safe
                 continue
             if tag.element == 0 or tag == _PADDING:  # group lengths are wrong now
                 del dataset[tag]
                 continue
             element = dataset[tag]
-            todo = action(tag, element.VR, self.profile, self.lean)
+            todo, why = decide(tag, element.VR, self.profile, self.lean)
             if dummies and todo in (Action.KEEP, Action.MOVE, Action.CLEAN) and element.VR != "SQ":
                 todo = Action.DUMMY
-            self._do(todo, dataset, element, moved, dummies)
+            if todo == Action.KEEP and element.VR == "SQ" or (element.VR == "SQ" and todo in _OF_ITEMS):
+                for item in element.value:
+                    self._clean(item, dummies or todo == Action.DUMMY, ascii_only)
+                self.report[Row(name_of(tag), Done.KEPT, why.value)] += 1
+                continue
+            if todo == Action.KEEP and (trace := self._keep(dataset, element, ascii_only)):
+                self.report[Row(name_of(tag), Done.EMPTIED, trace)] += 1
+                continue
+            if todo == Action.REMOVE or (element.VR == "SQ" and todo == Action.CLEAN):
+                del dataset[tag]
+            elif todo != Action.KEEP:
+                self._replace(todo, dataset, element, moved)
+            done = Done.REPLACED if todo == Action.KEEP and element.VR == "UI" else _DONE[todo]
+            self.report[Row(name_of(tag), done, why.value)] += 1
 
-    def _do(
-        self,
-        todo: Action,
-        dataset: Dataset,
-        element: DataElement,
-        moved: dict[BaseTag, object],
-        dummies: bool,
+    def _clean_private(self, dataset: Dataset, dummies: bool) -> None:
+        before = [tag for tag in dataset.keys() if tag.is_private]  # noqa: SIM118 (tags, not elements)
+        if not before:
+            return
+        names = {tag: name_of(tag, dataset) for tag in before if tag.element > 0xFF}
+        keep_safe(dataset, Option.RETAIN_SAFE_PRIVATE in self.profile and not dummies)
+        for tag, name in names.items():
+            if tag in dataset and any(self.identity.is_own(one) for one in _values(dataset[tag].value)):
+                del dataset[tag]
+            kept = tag in dataset
+            why = "known to be safe" if kept else "not known to be safe"
+            self.report[Row(name, Done.KEPT if kept else Done.REMOVED, f"private element {why}")] += 1
+
+    def _replace(
+        self, todo: Action, dataset: Dataset, element: DataElement, moved: dict[BaseTag, object]
     ) -> None:
         tag, vr = element.tag, element.VR
-        if vr == "SQ" and todo in (Action.KEEP, Action.UID, Action.DUMMY):
-            for item in element.value:
-                self._clean(item, dummies or todo == Action.DUMMY)
-        elif todo == Action.REMOVE or (vr == "SQ" and todo == Action.CLEAN):
-            del dataset[tag]
-        elif todo == Action.EMPTY:
+        if todo == Action.EMPTY:
             dataset[tag] = DataElement(tag, vr, Sequence() if vr == "SQ" else None)
         elif todo == Action.PSEUDONYM:
             dataset[tag] = DataElement(tag, vr, self.pseudonym)
@@ -262,19 +305,63 @@ class _Deidentifier:
         elif todo == Action.MOVE:
             dataset[tag] = DataElement(tag, vr, moved.get(tag))
         elif todo == Action.CLEAN:
-            dataset[tag] = DataElement(tag, vr, cleaned(_joined(element.value), self.identifying))
-        elif (
-            (vr in _TEXT and tag not in _ABOUT_THE_MACHINE and self._identifies(element.value))
-            or (vr in _FORMS and not element.is_empty and _each(element.value, _FORMS[vr].match) is None)
-        ):  # what a kept attribute says must not be somebody's name, nor a date or a number be anything but that
+            text = "\\".join(map(str, _values(element.value)))
+            dataset[tag] = DataElement(tag, vr, cleaned(text, self.identity.has_part))
+
+    def _keep(self, dataset: Dataset, element: DataElement, ascii_only: bool) -> str:
+        """Check what a kept attribute holds; what is emptied, and why, or an empty text.
+
+        Its value must not contain a name or number of the patient, and a date or number must be one.
+        """
+        tag, vr, value = element.tag, element.VR, element.value
+        if element.is_empty:
+            return ""
+        if vr == "UI":  # classes; those that the standard does not define may be anything
+            dataset[tag] = DataElement(tag, vr, self._new_uids(value))
+            return ""
+        if vr in _BULK or (vr == "US" and tag.group == 0x0028 and isinstance(value, bytes)):
+            if is_filled_by_numbers(dataset, element):
+                return ""
+            del dataset[tag]
+            return "bulk data whose size does not match its description"
+        if tag == _CHARACTER_SET:
+            dataset[tag] = DataElement(tag, vr, [one for one in _values(value) if one in python_encoding])
+            return ""
+        if vr in _TEXT:
+            return self._keep_text(dataset, element, ascii_only)
+        if vr in _FORMS and _each(value, _FORMS[vr].match) is None:
             dataset[tag] = DataElement(tag, vr, None)
+            return "malformed value"
+        if vr in _NUMBERS and self.identity.values:
+            numbers = _values(value)
+            if len(numbers) <= _MOST_NUMBERS and any(map(self.identity.is_own, numbers)):
+                dataset[tag] = DataElement(tag, vr, None)
+                self.traces.setdefault(tag, Trace.NUMBER)
+                return Trace.NUMBER.value
+        return ""
+
+    def _keep_text(self, dataset: Dataset, element: DataElement, ascii_only: bool) -> str:
+        tag, vr = element.tag, element.VR
+        texts, found = [], None
+        for text in map(str, _values(element.value)):
+            trace = self.identity.found_in(text, tag, vr)
+            if trace is None and ascii_only and not text.isascii():
+                trace = Trace.UNREADABLE
+            texts.append("" if trace else text)
+            found = found or trace
+        if found is None:
+            return ""
+        # Of several values the others keep their places.
+        dataset[tag] = DataElement(tag, vr, texts if len(texts) > 1 and any(texts) else None)
+        self.traces.setdefault(tag, found)
+        return found.value
 
     def _dummy(self, dataset: Dataset, element: DataElement) -> None:
         if element.is_empty:
             return
         try:
             replace_element(element)
-        except NotImplementedError:  # of a VR that the library has no dummy for
+        except NotImplementedError:  # of a VR for which the library has no dummy
             del dataset[element.tag]
 
     def _new_uids(self, value: object) -> object:
@@ -283,12 +370,8 @@ class _Deidentifier:
         return self._new_uid(value) if value else None
 
     def _new_uid(self, uid: object) -> str:
-        # What the standard itself has given out is nobody's (well-known frames of reference).
+        # What the standard itself defines identifies nobody (classes, well-known frames of reference).
         return str(uid) if str(uid) in UID_dictionary else self.pseudonyms.uid(str(uid))
-
-    def _identifies(self, value: object) -> bool:
-        found = {word.casefold() for word in _WORDS.findall(_joined(value))}
-        return not found.isdisjoint(self.identifying)
 
     def _moved_times(self, dataset: Dataset) -> dict[BaseTag, object]:
         """New values of a dataset's dates and times; None for those that cannot be read."""
@@ -318,32 +401,20 @@ class _Deidentifier:
                 moved[tag] = _each(element.value, lambda text: moved_time(text, self.moved))
         return moved
 
-    def _trim_pixels(self) -> None:
-        """Cut off what lies behind the last pixel, which may be anything."""
-        dataset = self.dataset
-        if "PixelData" not in dataset or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-            return
-        bits = dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * dataset.BitsAllocated
-        if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
-            bits = bits * 2 // 3
-        length = -(-bits * int(dataset.get("NumberOfFrames", 1) or 1) // 8)
-        if len(dataset.PixelData) > length + length % 2:
-            dataset.PixelData = dataset.PixelData[:length] + b"\0" * (length % 2)
-
     def _losses(self) -> Iterator[str]:
         dataset, profile = self.dataset, self.profile
         siemens_epi = "EP" in _words_of(dataset.get("ScanningSequence")) and value_of(
             dataset, "SIEMENS CSA HEADER", 0x0029, 0x10
         )
         if siemens_epi:
-            yield "the factor of parallel imaging, without which a sidecar's DerivedVendorReportedEchoSpacing is wrong"
+            yield "the parallel imaging factor, without which a sidecar's DerivedVendorReportedEchoSpacing is wrong"
         if Option.RETAIN_SAFE_PRIVATE not in profile:
             if "DiffusionBValue" not in dataset and (private_b_value(dataset) or 0) > 0:
-                yield "the diffusion's b-values and directions, which are in private elements"
+                yield "diffusion b-values and directions, which are in private elements"
             if value_of(dataset, "Philips MR Imaging DD 001", 0x2005, 0x0E) is not None:
-                yield "Philips' scale slope, which is a private element: values are those of RescaleSlope"
+                yield "Philips' scale slope, a private element: values are those of RescaleSlope"
             if siemens_epi:
-                yield "the slices' times and the direction of phase encoding, which are in private elements"
+                yield "slice times and phase encoding direction, which are in private elements"
         if dataset.get("Modality") == "PT":
             if not {Option.RETAIN_DATES, Option.SHIFT_DATES} & profile.options:
                 yield "the times that standardised uptake values (SUV) are computed from"
@@ -351,52 +422,27 @@ class _Deidentifier:
                 yield "the weight that standardised uptake values (SUV) are computed from"
 
 
-def _joined(value: object) -> str:
+_OF_ITEMS = (Action.UID, Action.DUMMY)
+"""With these, too, the items of a sequence are gone through."""
+
+
+def _values(value: object) -> list[object]:
     if isinstance(value, (list, MultiValue)):
-        return "\\".join(str(one) for one in value)
-    return "" if value is None else str(value)
+        return list(value)
+    return [] if value is None else [value]
 
 
-def _each(value: object, change) -> object:  # noqa: ANN001 (a function of one text)
+def _joined(value: object) -> str:
+    return "\\".join(map(str, _values(value)))
+
+
+def _each(value: object, change: Callable[[str], object]) -> object:
     """``change`` of a value, or of each of several; None if it fails for one."""
     several = isinstance(value, (list, MultiValue))
-    changed = [change(str(one)) for one in (value if several else [value])] if value else [None]
+    changed = [change(str(one)) for one in _values(value)] if value else [None]
     if None in changed:
         return None
     return changed if several else changed[0]
-
-
-def identifying_words(dataset: Dataset) -> Iterator[str]:
-    """Words in small letters, three letters at least, that say whose an instance is or who had to do with it.
-
-    Names of all persons, numbers of the patient and of the order, and the birth date.
-    """
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from identifying_words(item)
-        elif element.VR == "PN" or (
-            not element.tag.is_private and element.tag in _NUMBERS_OF_THE_PATIENT and element.VR != "UN"
-        ):
-            yield from (
-                word.casefold() for word in _WORDS.findall(_joined(element.value)) if len(word) >= _MIN_WORD
-            )
-
-
-_NUMBERS_OF_THE_PATIENT = frozenset(
-    tag_for_keyword(keyword)
-    for keyword in (
-        "PatientID",
-        "OtherPatientIDs",
-        "PatientBirthDate",
-        "PatientBirthName",
-        "PatientAddress",
-        "PatientTelephoneNumbers",
-        "AccessionNumber",
-        "MedicalRecordLocator",
-        "AdmissionID",
-    )
-)
 
 
 def _time_beside(date: BaseTag) -> int:
@@ -408,69 +454,12 @@ def _time_beside(date: BaseTag) -> int:
     return tag_for_keyword(keyword.replace("Date", "Time")) or 0 if "Date" in keyword else 0
 
 
-_DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)\Z")
-_TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(?:\.(\d{1,6}))?\Z")
-_DATETIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?(?:[+-]\d{4})?\Z")
 _NUMBER = re.compile(r"\s*(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?\s*\Z")
 _FORMS = {
-    "DA": _DATE,
-    "TM": _TIME,
-    "DT": _DATETIME,
+    "DA": DATE,
+    "TM": TIME,
+    "DT": DATETIME,
     "DS": _NUMBER,
     "IS": _NUMBER,
     "AS": re.compile(r"\d{3}[DWMY]\Z"),
 }
-
-
-def moved_date_and_time(date: str, time: str, by: timedelta) -> tuple[str | None, str | None]:
-    """A date and the time that belongs to it, moved together (PS3.5 section 6.2 DA, TM); None if not readable.
-
-    A date by itself is moved by whole days.
-    """
-    day, clock = _DATE.match(date.strip()), _TIME.match(time.strip())
-    try:
-        start = datetime(*(int(part) for part in day.groups())) if day else None  # noqa: DTZ001 (the scanner's own)
-        if start is None:
-            return None, None
-        moment = start + _since_midnight(clock) + by if clock else start + timedelta(days=by.days)
-    except (ValueError, OverflowError):
-        return None, None
-    return moment.strftime("%Y%m%d").zfill(8), _time_text(moment, clock) if clock else None
-
-
-def moved_time(text: str, by: timedelta) -> str | None:
-    """A time of an unknown day, moved."""
-    clock = _TIME.match(text.strip())
-    if not clock:
-        return None
-    try:
-        return _time_text(datetime(2000, 1, 1) + _since_midnight(clock) + by, clock)  # noqa: DTZ001
-    except ValueError:
-        return None
-
-
-def moved_datetime(text: str, by: timedelta) -> str | None:
-    """A DT of at least a day, moved; its time zone is left out, which would say where it was."""
-    found = _DATETIME.match(text.strip())
-    if not found:
-        return None
-    date, time = moved_date_and_time(found[1], found[2] or "", by)
-    return None if date is None else date + (time or "")
-
-
-def _since_midnight(clock: re.Match[str]) -> timedelta:
-    hours, minutes, seconds, fraction = clock.groups()
-    if int(hours) > 23 or int(minutes or 0) > 59 or int(seconds or 0) > 60:
-        raise ValueError("no time of day")
-    return timedelta(
-        hours=int(hours),
-        minutes=int(minutes or 0),
-        seconds=int(seconds or 0),
-        microseconds=int((fraction or "").ljust(6, "0")),
-    )
-
-
-def _time_text(moment: datetime, clock: re.Match[str]) -> str:
-    """The time of day, with a fraction if there was one."""
-    text = moment.strftime("%H%M%S")
-    return f"{text}.{moment.microsecond:06d}" if clock[4] else text

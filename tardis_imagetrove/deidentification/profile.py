@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 EDITION = "2026c"
 """The edition of PS3.15 whose table is followed; it comes with dicom-anonymizer."""
 
-VERSION = "1"
+VERSION = "2"
 """Changed whenever a copy of the same instance would come out otherwise."""
 
 

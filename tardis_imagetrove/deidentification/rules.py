@@ -1,26 +1,29 @@
 """What a profile does with each attribute: table E.1-1 of PS3.15, its options, and the rule for all others.
 
-The table comes from dicom-anonymizer, which makes it from the standard, and so do the dummy values.
-Its own walk through a file is not used: it does not enter sequences, leaves dates of 1 January of
-the year 1 where the standard removes them, and remembers UIDs in one process only.
+The table and the dummy values come from dicom-anonymizer, which generates them from the standard.
+Its own walk through a file is not used: it does not enter sequences, sets dates to 1 January of the
+year 1 where the standard removes them, and remembers UIDs in one process only.
+
+What the table does not name is removed, unless it is listed in :mod:`.kept`.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import BaseTag, Tag
 
+from .kept import KEPT
 from .profile import EDITION, Option, Profile
 
 
 class Action(Enum):
-    """What becomes of an attribute."""
+    """What happens to an attribute."""
 
-    KEEP = "keep"  # a sequence's items are gone through
+    KEEP = "keep"  # the items of a sequence are de-identified in turn
     REMOVE = "remove"
     EMPTY = "empty"
     DUMMY = "dummy"
@@ -30,13 +33,14 @@ class Action(Enum):
     CLEAN = "clean"
 
 
-def _tags(keywords: str) -> frozenset[int]:
+def tags_of(keywords: str) -> frozenset[int]:
+    """Tags of keywords with a space between them."""
     return frozenset(tag_for_keyword(keyword) for keyword in keywords.split())
 
 
-#: Attributes that stay under an option: "K" in its column of table E.1-1. Those that the table lets
-#: stay cleaned ("C") are removed, which is always allowed.
-DEVICE = _tags(
+#: Attributes kept by an option: "K" in its column of table E.1-1. Those that the table allows to be
+#: cleaned ("C") are removed, which is always allowed.
+DEVICE = tags_of(
     "BeamHoldTransitionDateTime CalibrationDate CalibrationDateTime CalibrationTime CassetteID DateOfInstallation"
     " DateOfLastCalibration DateOfLastDetectorCalibration DateOfManufacture DateTimeOfLastCalibration DetectorID"
     " DeviceDescription DeviceLabel DeviceSerialNumber DeviceUID GantryID GeneratorID LensMake LensModel"
@@ -48,42 +52,31 @@ DEVICE = _tags(
     " TimeOfLastDetectorCalibration TransducerIdentificationSequence TreatmentMachineName UDISequence"
     " UniqueDeviceIdentifier XRayDetectorID XRayDetectorLabel XRaySourceID"
 )
-INSTITUTION = _tags(
+INSTITUTION = tags_of(
     "ClinicalTrialCoordinatingCenterName ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialSiteID"
     " ClinicalTrialSiteName InstitutionAddress InstitutionalDepartmentName"
     " InstitutionalDepartmentTypeCodeSequence InstitutionCodeSequence InstitutionName"
     " SourceOfPreviousValues"
 )
-PATIENT = _tags(
+PATIENT = tags_of(
     "EthnicGroup PatientAge PatientSex PatientSexNeutered PatientSize PatientWeight PregnancyStatus"
     " SelectorASValue SmokingStatus"
 )
-#: Those descriptions, of all that the Clean Descriptors Option lets stay cleaned, that tell series apart.
-DESCRIPTORS = _tags(
+#: The descriptions, of all that the Clean Descriptors Option covers, that tell series apart.
+DESCRIPTORS = tags_of(
     "SeriesDescription StudyDescription ProtocolName PerformedProcedureStepDescription"
     " RequestedProcedureDescription"
 )
-PSEUDONYMS = _tags("PatientID PatientName")
+PSEUDONYMS = tags_of("PatientID PatientName")
 
 _TIMES = ("DA", "DT", "TM")
-#: Dates and times that are of the person, not of the course of things: no option keeps them.
-_NOT_LONGITUDINAL = _tags("PatientBirthDate PatientBirthTime GPSTimeStamp")
-#: Of no VR for dates, but kept with them.
-_WITH_FULL_DATES = _tags("TimezoneOffsetFromUTC FrameOriginTimestamp CertifiedTimestamp")
+#: Dates and times of the person, not of the examination: no option keeps them.
+_NOT_LONGITUDINAL = tags_of("PatientBirthDate PatientBirthTime GPSTimeStamp")
+#: Not of a date VR, but kept with the dates.
+_WITH_FULL_DATES = tags_of("TimezoneOffsetFromUTC FrameOriginTimestamp CertifiedTimestamp")
 
-_FREE_TEXT = ("LT", "ST", "UT", "UC", "UR")
-_NAMES = ("PN", "AE")
 _NUMERIC = ("IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD")
-_BULK_VRS = ("OB", "OW", "OF", "OD", "OL", "OV", "UN")
-#: Bulk data of images, which no other rule is about; all other bulk data may hold anything.
-_BULK = _tags(
-    "PixelData FloatPixelData DoubleFloatPixelData SpectroscopyData ExtendedOffsetTable"
-    " ExtendedOffsetTableLengths RedPaletteColorLookupTableData GreenPaletteColorLookupTableData"
-    " BluePaletteColorLookupTableData AlphaPaletteColorLookupTableData"
-    " SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData"
-    " SegmentedBluePaletteColorLookupTableData LUTData DVHData"
-) | {0x00281101, 0x00281102, 0x00281103, 0x00281104, 0x00280106, 0x00280107, 0x00280120}
-_ALWAYS_DUMMY = _tags("DeviceSerialNumber")  # of type 1 in enhanced objects (PS3.3 C.7.5.2)
+_ALWAYS_DUMMY = tags_of("DeviceSerialNumber")  # of type 1 in enhanced objects (PS3.3 C.7.5.2)
 
 
 @cache
@@ -100,48 +93,71 @@ def _table() -> dict[int, str]:
 
 
 def code(tag: int) -> str:
-    """An attribute's code in table E.1-1; empty if it is not there."""
+    """An attribute's code in table E.1-1; empty if the table does not name it."""
     return _table().get(int(tag), "")
 
 
-def action(tag: BaseTag, vr: str, profile: Profile, lean: bool) -> Action:
-    """What becomes of a standard attribute.
+class Why(Enum):
+    """Why a rule applies to an attribute; the value is how a report says it."""
 
-    What the table does not name stays if it cannot say much: dates, names of persons and of network
-    addresses, free text, bulk data and attributes that the dictionary does not know are removed all the same.
+    TABLE = "PS3.15 table E.1-1"
+    OPTION = "kept by an option of the profile"
+    DESCRIPTOR = "only known imaging words are kept"
+    SHIFTED = "dates are shifted"
+    PSEUDONYM = "pseudonym of the patient"
+    VR = "value representation differs from the dictionary"
+    LISTED = "on the list of kept attributes"
+    UNLISTED = "not on the list of kept attributes"
+
+
+@lru_cache(maxsize=8192)
+def decide(tag: BaseTag, vr: str, profile: Profile, lean: bool) -> tuple[Action, Why]:
+    """What happens to a standard attribute, and by which rule.
 
     Args:
-        vr: its value representation, in the file.
-        lean: the object needs nothing that is removed, so that "X/D" is to remove and "Z/D" to empty.
+        vr: its value representation in the file.
+        lean: the object needs nothing that is removed, so that "X/D" removes and "Z/D" empties.
     """
     if tag in PSEUDONYMS:
-        return Action.PSEUDONYM
+        return Action.PSEUDONYM, Why.PSEUDONYM
     # The dictionary says what an attribute is, not the file: with a wrong VR a date or a code could be any text.
     known_vr = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
     if not _agree(known_vr, vr):
-        return _by_code(code(tag), tag, vr, lean) if code(tag)[:1] in ("D", "U", "Z") else Action.REMOVE
+        in_table = code(tag)
+        return (
+            _by_code(in_table, tag, vr, lean) if in_table[:1] in ("D", "U", "Z") else Action.REMOVE,
+            Why.VR if known_vr else Why.UNLISTED,
+        )
     if (
         (Option.RETAIN_DEVICE in profile and tag in DEVICE)
         or (Option.RETAIN_INSTITUTION in profile and tag in INSTITUTION)
         or (Option.RETAIN_PATIENT in profile and tag in PATIENT)
     ):
-        return Action.KEEP
+        return Action.KEEP, Why.OPTION
     if known_vr in _TIMES and tag not in _NOT_LONGITUDINAL:
         if Option.RETAIN_DATES in profile:
-            return Action.KEEP
+            return Action.KEEP, Why.OPTION
         if Option.SHIFT_DATES in profile:
-            return Action.MOVE
+            return Action.MOVE, Why.SHIFTED
     if tag in _WITH_FULL_DATES and Option.RETAIN_DATES in profile:
-        return Action.KEEP
+        return Action.KEEP, Why.OPTION
     if tag in DESCRIPTORS and Option.CLEAN_DESCRIPTORS in profile:
-        return Action.CLEAN
+        return Action.CLEAN, Why.DESCRIPTOR
     if in_table := code(tag):
-        return _by_code(in_table, tag, vr, lean)
-    return _not_in_table(tag, vr)
+        return _by_code(in_table, tag, vr, lean), Why.TABLE
+    if tag not in KEPT:
+        return Action.REMOVE, Why.UNLISTED
+    is_uid = vr == "UI" and "Class" not in keyword_for_tag(tag)
+    return Action.UID if is_uid else Action.KEEP, Why.LISTED
+
+
+def action(tag: BaseTag, vr: str, profile: Profile, lean: bool) -> Action:
+    """What happens to a standard attribute; see :func:`decide`."""
+    return decide(tag, vr, profile, lean)[0]
 
 
 def _agree(known_vr: str, vr: str) -> bool:
-    """Whether a VR is the dictionary's, one of those it leaves open, or a number where it is a number."""
+    """Whether a VR is one that the dictionary allows, or both are numbers."""
     return vr in known_vr.split(" or ") or (vr in _NUMERIC and known_vr.partition(" ")[0] in _NUMERIC)
 
 
@@ -165,25 +181,14 @@ def _by_code(in_table: str, tag: BaseTag, vr: str, lean: bool) -> Action:
     return Action.EMPTY if lean else Action.DUMMY  # Z_D
 
 
-def _not_in_table(tag: BaseTag, vr: str) -> Action:
-    if tag in _BULK:
-        return Action.KEEP
-    repeats = tag.group in range(0x5000, 0x5100) or tag.group in range(0x6000, 0x6100)  # curves, overlays
-    if repeats or vr in _TIMES or vr in _FREE_TEXT or vr in _NAMES or vr in _BULK_VRS:
-        return Action.REMOVE
-    if vr == "UI" and "Class" not in keyword_for_tag(tag):
-        return Action.UID
-    return Action.KEEP
-
-
 def stays(tag: BaseTag, profile: Profile) -> bool:
-    """Whether an attribute's value is in a copy as it was received, so that it may be shown from elsewhere."""
+    """Whether a copy keeps an attribute's value as received, so that it may be shown from elsewhere too."""
     vr = dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
     return not tag.is_private and action(tag, vr, profile, lean=True) == Action.KEEP
 
 
 def survives(tag: BaseTag, profile: Profile) -> bool:
-    """Whether an attribute says anything after de-identification, so that a title can be made of it."""
+    """Whether an attribute still holds something after de-identification, so that a title can be made of it."""
     vr = dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
     return not tag.is_private and action(tag, vr, profile, lean=True) not in (
         Action.REMOVE,

@@ -1,12 +1,12 @@
-"""Words of descriptions that are known to be about imaging; all others may be anybody's name.
+"""Words that are known to be about imaging; any other word of a description may be somebody's name.
 
-For the Clean Descriptors Option (PS3.15 section E.3.5): what stays is chosen from a list, not what goes.
+For the Clean Descriptors Option (PS3.15 section E.3.5): the list names what is kept, not what is removed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable
 
 _WORDS = (
     # Planes, sides and places
@@ -49,19 +49,19 @@ _PATTERNS = re.compile(
 _SPLIT = re.compile(r"([^0-9A-Za-z]+)")
 
 
-def cleaned(text: str, identifying: Collection[str]) -> str:
+def cleaned(text: str, identifies: Callable[[str], bool]) -> str:
     """``text`` with the known words alone, an underscore where others were left out between them.
 
     Args:
-        identifying: words of the same instance, in small letters, that say whose it is; they are
-            left out even if they are known ones.
+        identifies: whether a word is a name or number of the patient; such a word is left out even if it is
+            known.
     """
     kept, gap = [], False
     for word in _SPLIT.split(text):
         if not word or _SPLIT.fullmatch(word):
             continue
         small = word.lower()
-        if small not in identifying and (small in KNOWN or _PATTERNS.match(small)):
+        if (small in KNOWN or _PATTERNS.match(small)) and not identifies(word):
             kept.append(word)
         else:
             gap = True

@@ -28,7 +28,7 @@ from tardis_imagetrove.deidentification import (
     deidentify,
     new_secret,
 )
-from tardis_imagetrove.deidentification.copy import moved_date_and_time, moved_datetime, moved_time
+from tardis_imagetrove.deidentification.shift import moved_date_and_time, moved_datetime, moved_time
 from tardis_imagetrove.filters.base import DicomSeries
 from tardis_imagetrove.filters.nifti import NiftiFilter
 
