@@ -9,31 +9,29 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Protocol
 
-import pydicom
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-
-from ..errors import ImageTroveError, RetriableError
-from ..spool import Spool, Stored, is_uid
+from ..spool import Spool, Stored
 from . import dimse, pdu
+from .action import MAX_ACTIONS_BYTES, Budget, CommitmentOperation
 from .config import ReceiverConfig
 from .connection import Connection, ConnectionLost, PeerTimeout, ReceiverStopping, StopSignal
 from .dimse import Command
 from .negotiation import STORAGE_COMMITMENT, AcceptedContext, negotiate
+from .pace import AssociationPace, CpuPace
 from .part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from .records import AssociationRecord, Caller, CommitmentReference, CommitmentRequest, Counters
+from .records import AssociationRecord, Caller, CommitmentRequest, Counters
 from .store import OperationFailure, Prefetch, StoreOperation
 
 logger = logging.getLogger("tardis_imagetrove.scp")
 
 #: Longest A-ASSOCIATE-RQ that is read; 128 contexts of all transfer syntaxes have 250 KB.
-MAX_ASSOCIATE_BYTES = 1024 * 1024
+MAX_ASSOCIATE_BYTES = 512 * 1024
 #: Longest P-DATA-TF that is taken from a peer which ignores the length that it was told.
 MAX_P_DATA_BYTES = 16 * 1024 * 1024
-#: Longest data set of an N-ACTION: room for 100,000 references.
-MAX_ACTION_BYTES = 32 * 1024 * 1024
+#: Most fragments of a command set, and most empty fragments of a data set.
+MAX_COMMAND_FRAGMENTS = 64
+MAX_EMPTY_FRAGMENTS = 16
 
 _CONTROL_PDUS = (pdu.ASSOCIATE_RQ, pdu.ASSOCIATE_AC, pdu.ASSOCIATE_RJ, pdu.RELEASE_RP)
 
@@ -90,6 +88,8 @@ class ServerContext:
     stop: StopSignal
     tls: ssl.SSLContext | None = None
     commitment: bool = False
+    pace: CpuPace = field(default_factory=CpuPace)
+    actions: Budget = field(default_factory=lambda: Budget(MAX_ACTIONS_BYTES))
     counters: Counters = field(default_factory=Counters)
     counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -110,91 +110,20 @@ class _Released(Exception):
     """The peer released the association."""
 
 
-class _Discard:
-    """Reads the data set of an operation that is refused for its command alone."""
+class _EmptyOperation:
+    """An operation that does nothing with its data set: a C-ECHO, or one that is refused for its command."""
 
-    def __init__(self, failure: OperationFailure) -> None:
+    def __init__(self, failure: OperationFailure | None = None) -> None:
         self.failure = failure
 
     def write(self, data: memoryview) -> None:
         pass
 
-    def finish(self) -> OperationFailure:
+    def finish(self) -> OperationFailure | None:
         return self.failure
 
     def abandon(self) -> None:
         pass
-
-
-class _CommitmentOperation:
-    """An N-ACTION of storage commitment (PS3.4 section J.3.2)."""
-
-    def __init__(self, gate: Gate, context: AcceptedContext, command: Command, caller: Caller) -> None:
-        self._gate = gate
-        self._syntax = context.transfer_syntax
-        self._command = command
-        self._caller = caller
-        self._data = bytearray()
-        self._too_long = False
-
-    def write(self, data: memoryview) -> None:
-        if len(self._data) + len(data) > MAX_ACTION_BYTES:
-            self._too_long = True
-            self._data.clear()
-        if not self._too_long:
-            self._data += data
-
-    def finish(self) -> OperationFailure | None:
-        if self._command.action_type != 1:
-            return OperationFailure(
-                dimse.NO_SUCH_ACTION, "commitment", "Storage commitment has action type 1 only"
-            )
-        if self._too_long:
-            return OperationFailure(
-                dimse.RESOURCE_LIMITATION, "commitment", "Too many references in one request"
-            )
-        try:
-            request = read_commitment(bytes(self._data), self._syntax, self._caller)
-        except ValueError as error:
-            return OperationFailure(dimse.MISTYPED_ARGUMENT, "commitment", str(error))
-        try:
-            self._gate.commit(request)
-        except RetriableError as error:
-            return OperationFailure(
-                dimse.RESOURCE_LIMITATION, "commitment", "Not available now, try later", str(error)
-            )
-        except ImageTroveError as error:
-            return OperationFailure(dimse.PROCESSING_FAILURE, "commitment", str(error))
-        return None
-
-    def abandon(self) -> None:
-        pass
-
-
-def read_commitment(data: bytes, transfer_syntax: str, caller: Caller) -> CommitmentRequest:
-    """The action information of a storage commitment request (PS3.4 table J.3-1).
-
-    Raises:
-        ValueError: unreadable, or without transaction UID or references.
-    """
-    try:
-        dataset = pydicom.filereader.read_dataset(
-            BytesIO(data),
-            is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian,
-            is_little_endian=transfer_syntax != ExplicitVRBigEndian,
-        )
-        transaction = str(dataset.get("TransactionUID", ""))
-        references = tuple(
-            CommitmentReference(str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
-            for item in dataset.get("ReferencedSOPSequence", ())
-        )
-    except Exception as error:  # pydicom raises whatever its parsing stumbles over
-        raise ValueError(f"Action information is unreadable ({type(error).__name__})") from error
-    if not is_uid(transaction):
-        raise ValueError("Transaction UID (0008,1195) is missing or invalid")
-    if not references or not all(is_uid(one.sop_instance) for one in references):
-        raise ValueError("Referenced SOP Sequence (0008,1199) is empty or has an invalid UID")
-    return CommitmentRequest(transaction, references, caller)
 
 
 class Association:
@@ -212,9 +141,10 @@ class Association:
         self._prefetch = Prefetch(shared.spool)
         # The message being received: its command so far, then its operation.
         self._context_id = 0
+        self._fragments = 0
         self._command_bytes = bytearray()
         self._command: Command | None = None
-        self._operation: StoreOperation | _CommitmentOperation | _Discard | None = None
+        self._operation: StoreOperation | CommitmentOperation | _EmptyOperation | None = None
 
     def shut(self) -> None:
         """Cut the connection; called from another thread when the peer has had time enough."""
@@ -229,7 +159,8 @@ class Association:
         record = self._record
         try:
             self._meet()
-            connection = Connection(self._secure(started), self._config.timeouts, self._shared.stop)
+            pace = AssociationPace(self._shared.pace, self._caller.address)
+            connection = Connection(self._secure(started), self._config.timeouts, self._shared.stop, pace)
             self._associate(connection, started)
             record.established = True
             while True:
@@ -422,6 +353,9 @@ class Association:
             raise _Abort(pdu.ABORT_BY_USER, "a new command in the middle of a data set")
         if self._command_bytes and context_id != self._context_id:
             raise _Abort(pdu.ABORT_BY_USER, "a command set in two presentation contexts")
+        self._fragments += 1
+        if (size == 0 and not last) or self._fragments > MAX_COMMAND_FRAGMENTS:
+            raise _Abort(pdu.ABORT_BY_USER, "a command set in empty or too many fragments")
         if len(self._command_bytes) + size > dimse.MAX_COMMAND_BYTES:
             raise _Abort(pdu.ABORT_BY_USER, f"command set of more than {dimse.MAX_COMMAND_BYTES} bytes")
         self._context_id = context_id
@@ -433,6 +367,7 @@ class Association:
         except dimse.MalformedCommand as error:
             raise _Abort(pdu.ABORT_BY_USER, str(error)) from None
         self._command_bytes.clear()
+        self._fragments = 0
         if command.field == dimse.C_CANCEL_RQ and not command.has_data_set:
             return  # for an operation that we do not have; there is no response to it (PS3.7 section 9.3.2.3)
         if command.field & dimse.RESPONSE:
@@ -444,14 +379,15 @@ class Association:
 
     def _begin(
         self, context: AcceptedContext, command: Command
-    ) -> StoreOperation | _CommitmentOperation | _Discard:
+    ) -> StoreOperation | CommitmentOperation | _EmptyOperation:
         if command.field == dimse.C_STORE_RQ:
             return StoreOperation(self._prefetch, context, command)
         if command.field == dimse.C_ECHO_RQ:
-            return _Discard(OperationFailure(dimse.SUCCESS, "", ""))
+            return _EmptyOperation()
         if command.field == dimse.N_ACTION_RQ and context.abstract_syntax == STORAGE_COMMITMENT:
-            return _CommitmentOperation(self._shared.gate, context, command, self._caller)
-        return _Discard(
+            shared = self._shared
+            return CommitmentOperation(shared.gate.commit, shared.actions, context, command, self._caller)
+        return _EmptyOperation(
             OperationFailure(
                 dimse.UNRECOGNIZED_OPERATION,
                 "unrecognized",
@@ -466,6 +402,12 @@ class Association:
             raise _Abort(pdu.ABORT_BY_USER, "data set without a command")
         if context_id != self._context_id:
             raise _Abort(pdu.ABORT_BY_USER, "data set in another presentation context than its command")
+        if size == 0 and not last:
+            self._fragments += 1
+            if self._fragments > MAX_EMPTY_FRAGMENTS:
+                raise _Abort(
+                    pdu.ABORT_BY_USER, f"more than {MAX_EMPTY_FRAGMENTS} empty fragments in a data set"
+                )
         while size:
             piece = connection.read_some(size)
             size -= len(piece)
@@ -483,6 +425,7 @@ class Association:
             response = dimse.encode_response(command, failure.status, failure.comment, failure.offending)
         self._account(operation, failure)
         self._operation = self._command = None
+        self._fragments = 0
         try:
             connection.send(pdu.encode_p_data(self._context_id, pdu.IS_COMMAND, response, self._peer_max_pdu))
         finally:
@@ -492,7 +435,7 @@ class Association:
 
     def _account(self, operation: object, failure: OperationFailure | None) -> None:
         shared, record = self._shared, self._record
-        if failure is not None and failure.status != dimse.SUCCESS:
+        if failure is not None:
             if isinstance(operation, StoreOperation):
                 record.refused += 1
             with shared.counting:
@@ -500,7 +443,7 @@ class Association:
             shared.gate.operation_failed(self._caller, failure.key, failure.text or failure.comment)
             return
         if not isinstance(operation, StoreOperation):
-            if failure is not None:
+            if isinstance(operation, _EmptyOperation):
                 with shared.counting:
                     shared.counters.echoes += 1
             return

@@ -90,7 +90,8 @@ class ReceiverConfig:
         require_called_ae: refuse associations that call another AE title.
         workers: 1 receives in threads of this process; more are processes of their own, which
             share the connections evenly.
-        max_associations: at once, over all workers; more are told to try later.
+        max_associations: open at once, over all workers; more are rejected as transient.
+        max_associations_per_address: open at once from one address, so that no peer takes all of them.
         max_pdu: longest P-DATA-TF that peers are asked to send, in bytes.
         tls: None for plain TCP.
     """
@@ -101,6 +102,7 @@ class ReceiverConfig:
     require_called_ae: bool = True
     workers: int = 1
     max_associations: int = 64
+    max_associations_per_address: int = 32
     max_pdu: int = 128 * 1024
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: TLSFiles | None = None
@@ -116,5 +118,9 @@ class ReceiverConfig:
             raise ReceiverConfigError(f"workers {self.workers}: must be 1 or more")
         if self.max_associations < 1:
             raise ReceiverConfigError(f"max_associations {self.max_associations}: must be 1 or more")
+        if self.max_associations_per_address < 1:
+            raise ReceiverConfigError(
+                f"max_associations_per_address {self.max_associations_per_address}: must be 1 or more"
+            )
         if self.max_pdu < 4096:
             raise ReceiverConfigError(f"max_pdu {self.max_pdu}: must be 4096 or more")

@@ -10,6 +10,7 @@ import struct
 import time
 
 from .config import Timeouts
+from .pace import AssociationPace
 
 _BUFFER_BYTES = 256 * 1024
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
@@ -56,7 +57,10 @@ class Connection:
     The memoryviews that it hands out are valid until the next call.
     """
 
-    def __init__(self, sock: socket.socket, timeouts: Timeouts, stop: StopSignal) -> None:
+    def __init__(
+        self, sock: socket.socket, timeouts: Timeouts, stop: StopSignal, pace: AssociationPace
+    ) -> None:
+        self._pace = pace
         self._socket = sock
         self._timeouts = timeouts
         self._stop = stop
@@ -114,6 +118,7 @@ class Connection:
             rest = self._end - self._start
             self._view[:rest] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, rest
+        self._pace.keep()
         now = time.monotonic()
         if self._deadline is not None:
             if now >= self._deadline:

@@ -14,7 +14,7 @@ RESPONSE = 0x8000
 NO_DATA_SET = 0x0101
 
 #: Longest command set that is read, in bytes; real ones have a few hundred.
-MAX_COMMAND_BYTES = 64 * 1024
+MAX_COMMAND_BYTES = 8 * 1024
 
 # Statuses (PS3.7 annex C; PS3.4 table B.2-1 for C-STORE).
 SUCCESS = 0x0000

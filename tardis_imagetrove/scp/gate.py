@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from ..errors import ImageTroveError, RetriableError
@@ -57,20 +57,27 @@ class AssociationGate:
 
     Args:
         max_associations: open at once.
-        max_waiting: connections without an association at once. Of more, the one that has waited
-            longest is closed: an honest peer sends its request within milliseconds.
+        max_per_address: open at once from one address.
+        max_waiting: connections without an association at once. Of more, one is closed: of the address that
+            has most of them the one that has waited longest. An honest peer sends its request within milliseconds.
     """
 
     def __init__(
-        self, max_associations: int, max_waiting: int, admit: Admit | None, commitment: Commitment | None
+        self,
+        max_associations: int,
+        max_per_address: int,
+        max_waiting: int,
+        admit: Admit | None,
+        commitment: Commitment | None,
     ) -> None:
         self._max_associations = max_associations
+        self._max_per_address = max_per_address
         self._max_waiting = max_waiting
         self._admit = admit
         self._commitment = commitment
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[int, None] = OrderedDict()
-        self._inside: set[int] = set()
+        self._waiting: dict[int, str] = {}  # addresses by number of connection, in order of arrival
+        self._inside: dict[int, str] = {}
         self._log_limit = RateLimit()
 
     @property
@@ -78,13 +85,16 @@ class AssociationGate:
         """Associations that are open now."""
         return len(self._inside)
 
-    def connected(self, number: int) -> int | None:
+    def connected(self, number: int, address: str) -> int | None:
         """Count a new connection; returns the number of a connection to close for it, if any."""
         with self._lock:
-            self._waiting[number] = None
+            self._waiting[number] = address
             if len(self._waiting) <= self._max_waiting:
                 return None
-            return self._waiting.popitem(last=False)[0]
+            (most, _count), *_ = Counter(self._waiting.values()).most_common(1)
+            oldest = next(one for one, its in self._waiting.items() if its == most)
+            del self._waiting[oldest]
+            return oldest
 
     def enter(self, number: int, caller: Caller) -> AssociationRejected | None:
         """Admit a caller, which then counts until :meth:`released`; or return the reason against it."""
@@ -93,7 +103,10 @@ class AssociationGate:
             if len(self._inside) >= self._max_associations:
                 text = f"{self._max_associations} associations are open already"
                 return AssociationRejected("local-limit", *_LOCAL_LIMIT, text)
-            self._inside.add(number)
+            if sum(one == caller.address for one in self._inside.values()) >= self._max_per_address:
+                text = f"{self._max_per_address} associations from {caller.address} are open already"
+                return AssociationRejected("address-limit", *_LOCAL_LIMIT, text)
+            self._inside[number] = caller.address
         rejected = self._ask(caller)
         if rejected is not None:
             self.released(number)
@@ -116,7 +129,7 @@ class AssociationGate:
         """Free the place of a connection that has ended, or whose worker has."""
         with self._lock:
             self._waiting.pop(number, None)
-            self._inside.discard(number)
+            self._inside.pop(number, None)
 
     def closed(self, number: int, record: AssociationRecord) -> None:
         """Log how a connection ended, and free its place."""

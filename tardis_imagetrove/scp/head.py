@@ -17,7 +17,9 @@ SOP_INSTANCE = (0x0008, 0x0018)
 SERIES = (0x0020, 0x000E)
 
 #: Most inflated bytes that are looked through in a deflated data set; a bomb costs no more than that.
-MAX_INFLATED_BYTES = 256 * 1024 * 1024
+MAX_INFLATED_BYTES = 64 * 1024 * 1024
+#: Most elements, items and delimiters that are read one by one before the last UID.
+MAX_ELEMENTS = 250_000
 #: Deepest nesting of sequences of undefined length.
 MAX_DEPTH = 128
 #: Longest UID value that is read; 64 is the standard's limit, and what is longer is judged by its beginning.
@@ -33,14 +35,14 @@ _DEFLATED = frozenset(
     for uid, entry in UID_dictionary.items()
     if entry[1] == "Transfer Syntax" and "Deflate" in entry[0] and "Frame" not in entry[0]
 )
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_GROUP = 0xFFFE
-_ITEM = 0xE000
-_ITEM_END = 0xE00D
-_SEQUENCE_END = 0xE0DD
+UNDEFINED = 0xFFFFFFFF
+ITEM_GROUP = 0xFFFE
+ITEM = 0xE000
+ITEM_END = 0xE00D
+SEQUENCE_END = 0xE0DD
 
 #: VRs whose length has 2 bytes in explicit VR (PS3.5 section 7.1.2); all others, also future ones, have 4.
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
 class UnreadableDataSet(Exception):
@@ -61,6 +63,7 @@ class HeadScanner:
         self._inflated = 0
         self._offset = 0  # in the data set, for messages
         self._skip = 0
+        self._elements = 0
         self._carry = b""
         # For each open sequence or item of undefined length: (is an item, was implicit before it).
         self._open: list[tuple[bool, bool]] = []
@@ -115,6 +118,9 @@ class HeadScanner:
             if used == 0:  # the element goes on in the next piece
                 self._carry = bytes(data[position:])
                 break
+            self._elements += 1
+            if self._elements > MAX_ELEMENTS:
+                raise UnreadableDataSet(f"no UIDs in the first {MAX_ELEMENTS} elements and items")
             if used > end - position:
                 self._skip = used - (end - position)
                 position = end
@@ -127,7 +133,7 @@ class HeadScanner:
         if end - at < 8:
             return 0
         group, element = self._tag.unpack_from(data, at)
-        if group == _ITEM_GROUP:
+        if group == ITEM_GROUP:
             return self._delimiter(element, self._long.unpack_from(data, at + 4)[0], at)
         if self._open and not self._open[-1][0]:
             raise UnreadableDataSet(
@@ -138,7 +144,7 @@ class HeadScanner:
             self._implicit = not (vr.isalpha() and vr.isupper())
         if self._implicit:
             header, length = 8, self._long.unpack_from(data, at + 4)[0]
-        elif vr in _SHORT_VRS:
+        elif vr in SHORT_VRS:
             header, length = 8, self._short.unpack_from(data, at + 6)[0]
         elif vr.isalpha() and vr.isupper():
             if end - at < 12:
@@ -150,7 +156,7 @@ class HeadScanner:
         if top and group >= 0x7FE0:  # pixels: no UID of the instance stands behind them
             self.done = True
             return header
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             self._enter(False, implicit=self._implicit or vr == b"UN")
             return header
         if top and (group, element) in _WANTED:
@@ -181,15 +187,15 @@ class HeadScanner:
         self._implicit = self._open.pop()[1]
 
     def _delimiter(self, element: int, length: int, at: int) -> int:
-        if element == _ITEM:
+        if element == ITEM:
             if not self._open or self._open[-1][0]:
                 raise UnreadableDataSet(f"the item at byte {self._offset + at} is in no sequence")
-            if length != _UNDEFINED:
+            if length != UNDEFINED:
                 return 8 + length
             self._enter(True, implicit=bool(self._implicit))
-        elif element == _ITEM_END:
+        elif element == ITEM_END:
             self._leave(True, at)
-        elif element == _SEQUENCE_END:
+        elif element == SEQUENCE_END:
             self._leave(False, at)
         else:
             raise UnreadableDataSet(f"(FFFE,{element:04X}) at byte {self._offset + at} is no delimiter")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydicom.uid import ExplicitVRLittleEndian, UID_dictionary
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    UID_dictionary,
+)
 
 from .pdu import AssociateRequest, ContextResult, ProposedContext, Role
 
@@ -31,6 +36,8 @@ OTHER_SERVICES = frozenset(
 _BY_REFERENCE = frozenset(
     uid for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax" and "JPIP" in entry[0]
 )
+
+_UNCOMPRESSED = frozenset((ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian))
 
 _ACCEPTED = 0
 _NO_SUCH_ABSTRACT_SYNTAX = 3
@@ -85,11 +92,13 @@ def negotiate(request: AssociateRequest, commitment: bool = False) -> Agreement:
         if result.result == _ACCEPTED
     }
     classes = {context.abstract_syntax for context in accepted.values()}
-    # We are only ever the SCP: a proposal to be SCP as well is declined, the SCU role stays as proposed.
-    roles = tuple(
-        Role(role.sop_class, scu=role.scu, scp=False) for role in request.roles if role.sop_class in classes
-    )
-    return Agreement(tuple(results), roles, accepted)
+    # This receiver is SCP only: a proposal to be SCP as well is declined, the SCU role stays as proposed.
+    roles = {
+        role.sop_class: Role(role.sop_class, scu=role.scu, scp=False)
+        for role in request.roles
+        if role.sop_class in classes
+    }
+    return Agreement(tuple(results), tuple(roles.values()), accepted)
 
 
 def _answer(context: ProposedContext, commitment: bool) -> ContextResult:
@@ -100,7 +109,10 @@ def _answer(context: ProposedContext, commitment: bool) -> ContextResult:
     first = context.transfer_syntaxes[0] if context.transfer_syntaxes else str(ExplicitVRLittleEndian)
     if not served:
         return ContextResult(context.context_id, _NO_SUCH_ABSTRACT_SYNTAX, first)
-    chosen = choose_transfer_syntax(context.transfer_syntaxes)
+    proposed = context.transfer_syntaxes
+    if abstract == STORAGE_COMMITMENT:
+        proposed = tuple(uid for uid in proposed if uid in _UNCOMPRESSED)
+    chosen = choose_transfer_syntax(proposed)
     if chosen is None:
         return ContextResult(context.context_id, _NO_SUCH_TRANSFER_SYNTAX, first)
     return ContextResult(context.context_id, _ACCEPTED, chosen)

@@ -45,6 +45,13 @@ _IMPLEMENTATION_CLASS = 0x52
 _ROLE_SELECTION = 0x54
 _IMPLEMENTATION_VERSION = 0x55
 
+#: Longest UID or name that is read, in bytes; a UID has at most 64 (PS3.8 annex F).
+_MAX_TEXT = 256
+#: Most items of each level. A request may hold 128 contexts (PS3.8 section 9.3.2.2) and a few other items.
+_MAX_ITEMS = 256
+_MAX_SYNTAXES = 512
+_MAX_USER_ITEMS = 2048
+
 
 class MalformedPDU(Exception):
     """The peer's bytes are no valid PDU; answered with an A-ABORT, reason "invalid PDU parameter"."""
@@ -98,9 +105,13 @@ class AssociateRequest:
     implementation_version: str = ""
 
 
-def _items(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
+def _items(data: bytes, where: str, limit: int) -> Iterator[tuple[int, bytes]]:
+    """The items of ``data``: type and value of each; more than ``limit`` are an error."""
     offset = 0
     while offset < len(data):
+        limit -= 1
+        if limit < 0:
+            raise MalformedPDU(f"{where}: too many items")
         if len(data) - offset < _ITEM.size:
             raise MalformedPDU(f"{where}: an item's header is cut off")
         kind, length = _ITEM.unpack_from(data, offset)
@@ -113,6 +124,8 @@ def _items(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
 
 def _text(value: bytes, what: str) -> str:
     """ASCII without padding; instruments pad with spaces and with NUL."""
+    if len(value) > _MAX_TEXT:
+        raise MalformedPDU(f"{what} has {len(value)} bytes: {value[:70]!r}...")
     text = value.decode("latin-1").strip(" \0")
     if not text.isascii() or not text.isprintable():
         raise MalformedPDU(f"{what} is not printable ASCII: {value[:70]!r}")
@@ -129,7 +142,7 @@ def _context(data: bytes) -> ProposedContext:
     if len(data) < 4:
         raise MalformedPDU("a presentation context is cut off")
     abstract, syntaxes = "", []
-    for kind, value in _items(data[4:], "presentation context"):
+    for kind, value in _items(data[4:], "presentation context", _MAX_SYNTAXES):
         if kind == _ABSTRACT_SYNTAX:
             abstract = _text(value, "an abstract syntax")
         elif kind == _TRANSFER_SYNTAX:
@@ -147,7 +160,7 @@ def decode_associate_rq(data: bytes) -> AssociateRequest:
         raise MalformedPDU(f"A-ASSOCIATE-RQ of {len(data)} bytes is cut off")
     version, called, calling = _FIXED.unpack_from(data)
     application_context, contexts, user = "", [], b""
-    for kind, value in _items(data[_FIXED.size :], "A-ASSOCIATE-RQ"):
+    for kind, value in _items(data[_FIXED.size :], "A-ASSOCIATE-RQ", _MAX_ITEMS):
         if kind == _CONTEXT_RQ:
             contexts.append(_context(value))
         elif kind == _APPLICATION_CONTEXT:
@@ -160,7 +173,7 @@ def decode_associate_rq(data: bytes) -> AssociateRequest:
             raise MalformedPDU(f"presentation context ID {context.context_id} is even or repeated")
         seen.add(context.context_id)
     max_pdu, implementation, implementation_version, roles = 0, "", "", []
-    for kind, value in _items(user, "user information"):
+    for kind, value in _items(user, "user information", _MAX_USER_ITEMS):
         if kind == _MAXIMUM_LENGTH and len(value) == 4:
             max_pdu = int.from_bytes(value, "big")
         elif kind == _IMPLEMENTATION_CLASS:

@@ -215,7 +215,11 @@ class Receiver:
         self.config = config
         self._spool = spool
         self._gate = AssociationGate(
-            config.max_associations, 2 * config.max_associations + 64, admit, commitment
+            config.max_associations,
+            config.max_associations_per_address,
+            2 * config.max_associations + 64,
+            admit,
+            commitment,
         )
         self._commitment = commitment is not None
         self._backend: _ThreadBackend | _WorkerPool | None = None
@@ -279,7 +283,7 @@ class Receiver:
         complaints = RateLimit(burst=1)
         for number in itertools.count():
             try:
-                sock, _address = self._listener.accept()
+                sock, address = self._listener.accept()
             except OSError as error:
                 if self._stopping.is_set():
                     return
@@ -291,7 +295,7 @@ class Receiver:
             if self._stopping.is_set():
                 sock.close()
                 return
-            too_many = self._gate.connected(number)
+            too_many = self._gate.connected(number, address[0].removeprefix("::ffff:"))
             if too_many is not None:
                 self._backend.drop(too_many)
             try:

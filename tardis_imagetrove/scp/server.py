@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
 
@@ -14,6 +15,8 @@ from .association import Association, Gate, ServerContext
 from .config import ReceiverConfig
 from .connection import StopSignal
 from .records import Counters
+
+_SWITCH_SECONDS = 0.0005
 
 logger = logging.getLogger("tardis_imagetrove.scp")
 
@@ -27,6 +30,9 @@ class AssociationServer:
 
     def __init__(self, config: ReceiverConfig, spool: Spool, gate: Gate, commitment: bool) -> None:
         tls: ssl.SSLContext | None = config.tls.context() if config.tls else None
+        # A thread that is busy keeps the interpreter for this long, whenever another comes back from the network or
+        # the disk, which an instance does ten times.
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         self._stop = StopSignal()
         self._shared = ServerContext(config, spool, gate, self._stop, tls, commitment)
         self._lock = threading.Lock()

@@ -115,8 +115,8 @@ class Ended(Exception):
 class RawPeer:
     """A connection to the receiver with a few honest moves and a socket for the others."""
 
-    def __init__(self, port: int, seconds: float = 10.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+    def __init__(self, port: int, seconds: float = 10.0, address: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), seconds, (address, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.results: dict[int, tuple[int, str]] = {}
 

@@ -9,7 +9,8 @@ import pytest
 
 from tardis_imagetrove import __version__
 from tardis_imagetrove.scp import ReceiverConfig, commitment, dimse, part10
-from tardis_imagetrove.scp.association import MAX_ACTION_BYTES, MAX_P_DATA_BYTES
+from tardis_imagetrove.scp.action import MAX_ACTION_BYTES
+from tardis_imagetrove.scp.association import MAX_P_DATA_BYTES
 from tardis_imagetrove.scp.receiver import Receiver
 from tardis_imagetrove.spool import Spool
 
@@ -45,7 +46,9 @@ def test_the_time_outs_are_the_defaults(beginning, name):
 def test_the_limits_are_the_defaults(tmp_path):
     config = ReceiverConfig()
     assert config.timeouts.slow_bytes == 16 * 1024
-    assert row("Associations at once").startswith(f"{config.max_associations};")
+    assert row("Associations at once").startswith(
+        f"{config.max_associations}, of which one address has at most {config.max_associations_per_address};"
+    )
     waiting = Receiver(config, Spool(tmp_path))._gate._max_waiting
     assert row("Connections without an association").startswith(f"{waiting} at once")
     assert row("Maximum PDU length").startswith(f"{config.max_pdu} bytes are asked for; up to 16 MiB")

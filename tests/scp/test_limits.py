@@ -26,7 +26,7 @@ def until(condition, seconds: float = 60.0) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_64_associations_are_open_at_once_and_the_65th_is_told_to_try_later(receive, workers):
-    receiver = receive(workers=workers)
+    receiver = receive(workers=workers, max_associations_per_address=64)
     peers = [RawPeer(receiver.port) for _ in range(64)]
     for peer in peers:
         peer.associate()
