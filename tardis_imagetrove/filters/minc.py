@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import tempfile
 from datetime import datetime, timezone
@@ -10,8 +9,10 @@ from pathlib import Path
 
 from .. import __version__
 from ..imaging import dcm2niix, volume
+from ..imaging.gradients import read_table, world_directions
 from ..imaging.image import Image
 from ..imaging.minc2 import Attributes, Minc2Header, write_minc2
+from ..imaging.sidecar import load_sidecar
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .shared import conversion_of
 
@@ -129,7 +130,7 @@ def attributes_of(image: Image) -> Attributes:
     """MINC's attributes from an image's BIDS sidecar, which has no identifying fields."""
     fields = {}
     if image.sidecar:
-        fields = json.loads(image.sidecar.read_text(encoding="utf-8", errors="replace"), strict=False)
+        fields = load_sidecar(image.sidecar)
     acquisition = {minc: _value(fields[name]) for name, minc in ACQUISITION.items() if name in fields}
     if frequency := fields.get("ImagingFrequency"):
         acquisition["imaging_frequency"] = float(frequency) * 1e6
@@ -137,10 +138,12 @@ def attributes_of(image: Image) -> Attributes:
         acquisition["image_type"] = "\\".join(map(str, image_type))
     if "acquisition_id" in acquisition:
         acquisition["acquisition_id"] = str(fields["SeriesNumber"])
-    if image.bval and image.bvec:
-        acquisition["bvalues"] = _row(image.bval.read_text())
-        for axis, line in zip("xyz", image.bvec.read_text().splitlines(), strict=False):
-            acquisition[f"direction_{axis}"] = _row(line)
+    table = read_table(image.bval, image.bvec) if image.bval and image.bvec else None
+    if table is not None:
+        acquisition["bvalues"] = tuple(map(float, table[0]))
+        # MINC's directions are those of its world, FSL's those of the image's axes.
+        for axis, values in zip("xyz", world_directions(table[1], image.affine), strict=True):
+            acquisition[f"direction_{axis}"] = tuple(map(float, values))
     study = {minc: _value(fields[name]) for name, minc in STUDY.items() if name in fields}
     if "modality" in study:
         study["modality"] = MODALITIES.get(str(study["modality"]), str(study["modality"]))
@@ -156,7 +159,3 @@ def _value(value: object) -> str | float | tuple[float, ...]:
     if isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
         return tuple(float(item) for item in value)
     return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _row(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
 from ..imaging import dcm2niix
 from ..imaging.gz import gzip_file
+from ..imaging.sidecar import load_sidecar, save_sidecar
 from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
 from .shared import conversion_of
 
@@ -83,10 +83,6 @@ class NiftiFilter(Filter):
 
 
 def write_sidecar(source: Path, target: Path) -> None:
-    """Copy a BIDS sidecar without the fields that identify a person.
-
-    dcm2niix may write text that is not UTF-8, from a scanner's own character set; such bytes are replaced.
-    """
-    fields = json.loads(source.read_text(encoding="utf-8", errors="replace"), strict=False)
-    kept = {name: value for name, value in fields.items() if name not in IDENTIFYING_FIELDS}
-    target.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Copy a BIDS sidecar without the fields that identify a person."""
+    fields = load_sidecar(source)
+    save_sidecar(target, {name: value for name, value in fields.items() if name not in IDENTIFYING_FIELDS})

@@ -10,8 +10,10 @@ import numpy as np
 
 from .headers import Header, Planes
 from .image import Image, Origin
+from .sidecar import carried
 from .stack import (
     LPS_TO_RAS,
+    Owner,
     affine_from,
     frame_pixels,
     position_tolerance,
@@ -192,6 +194,9 @@ def _write_sform(image: Image, misplaced: bool) -> None:
         header.set_sform(image.affine, code=int(header["sform_code"]) or 1)
         if misplaced:
             header["qform_code"] = 0
+        sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
+        if not np.allclose(header["pixdim"][1:4], sizes, rtol=1e-3):
+            header["pixdim"][1:4] = sizes
         file.seek(0)
         header.write_to(file)
 
@@ -299,6 +304,7 @@ def _mended(
     volumes = stored.shape[3] if stored.ndim > 3 else 1
     if stack is None or stack.shape != (*stored.shape[:3], volumes):
         return None
+    before = owners_of(image, {header.path: header for header, _ in pool.owners}.values())
     try:
         written = image.path.with_suffix(".own")
         write_stack(written, stack, fit.flips, nibabel.load(image.path).header)
@@ -310,21 +316,71 @@ def _mended(
         stack.planes, pool.columns, pool.rows, *fit.flips, thickness=float(nifti.header["pixdim"][3])
     )
     doubts = []
-    if image.bval or image.bvec:
+    had_gradients = image.bval and image.bvec
+    beside = carried(image, before, stack.middle, image.path.with_suffix(".own"))
+    if had_gradients and beside.bval is None:
         doubts.append(f"{name} has no gradients, since dcm2niix had its volumes wrong")
     image = replace(
         image,
         affine=LPS_TO_RAS @ affine,
         slope=float(nifti.dataobj.slope),
         intercept=float(nifti.dataobj.inter),
-        bval=None,
-        bvec=None,
+        sidecar=beside.sidecar,
+        bval=beside.bval,
+        bvec=beside.bvec,
         placed=True,
         mended=True,
+        owners=stack.middle,
     )
     owners = [place[0] for place in stack.owners]
     slope, intercept = exact_scaling(image, owners)
     return replace(image, slope=slope, intercept=intercept), doubts
+
+
+def owners_of(image: Image, headers: Iterable[Header]) -> tuple[Owner, ...] | None:
+    """The instance and frame of the middle slice of each volume, found by place and pixels.
+
+    Where several are at the place, the likely one is compared first: most volumes need one comparison.
+
+    Returns:
+        ``None`` when a volume's slice is that of no instance, or the headers do not place it.
+    """
+    stored = image.stored()
+    columns, rows, slices = stored.shape[:3]
+    lps = LPS_TO_RAS @ image.affine
+    pool = _pool(headers, columns, rows, lps)
+    if pool is None:
+        return None
+    k = slices // 2
+    distances = np.linalg.norm(pool.centres - _centres(lps, columns, rows, slices)[k], axis=1)
+    here = [pool.owners[index] for index in np.flatnonzero(distances < max(pool.tolerance, distances.min()))]
+    if not here:
+        here = [pool.owners[int(distances.argmin())]]
+    volumes = stored.shape[3] if stored.ndim > 3 else 1
+    if len(here) == 1:
+        return tuple(here) if volumes == 1 else None
+    first = pool.planes[int(distances.argmin())]
+    flips = bool(first.per_column @ lps[:3, 0] < 0), bool(first.per_row @ lps[:3, 1] < 0)
+    left = list(range(len(here)))
+    found: list[Owner] = []
+    comparisons = 4 * len(here) + 16
+    for t in range(volumes):
+        plane = _as_in_dicom(stored, k, t, flips)
+        if found:
+            # Of images that are told apart by a trait, those of the volume before come first.
+            alike = found[-1][0].facts_of(found[-1][1]).traits
+            left.sort(key=lambda n: (here[n][0].facts_of(here[n][1]).traits != alike, n))
+        for n in left:
+            comparisons -= 1
+            if comparisons < 0:
+                return None
+            if _same_values(image, plane, *here[n]):
+                found.append(here[n])
+                left.remove(n)
+                break
+        else:
+            return None
+    return tuple(found)
 
 
 def _values_agree(image: Image, stored: np.ndarray, pool: _Pool, fit: _Fit) -> bool:
@@ -352,7 +408,8 @@ def _as_in_dicom(stored: np.ndarray, k: int, t: int, flips: tuple[bool, bool]) -
 
 
 def _same_values(image: Image, plane: np.ndarray, header: Header, index: int) -> bool:
-    """Whether a slice holds an instance's pixels; also when that cannot be known (lossy, no decoder)."""
+    """Whether a slice holds an instance's pixels, perhaps mirrored (see :attr:`Image.mirrored`); also when that
+    cannot be known (lossy, no decoder)."""
     if header.transfer_syntax in LOSSY_SYNTAXES:
         return True
     try:
@@ -368,5 +425,7 @@ def _same_values(image: Image, plane: np.ndarray, header: Header, index: int) ->
         return False
     slope, intercept = (1.0, 0.0) if header.scaling is None else header.scaling[header.frame_of(index)]
     said = pixels * slope + intercept
+    if image.mirrored is not None:
+        said = np.flip(said, image.mirrored)
     made = plane * image.slope + image.intercept
     return bool(np.allclose(made, said, rtol=1e-6, atol=1e-6 * max(1e-30, float(np.abs(said).max()))))

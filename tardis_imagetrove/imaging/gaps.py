@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from .headers import Header, in_time
-from .stack import position_tolerance
+from .stack import frame_pixels, position_tolerance
 
 SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
@@ -43,6 +44,38 @@ def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
                 return in_time([header for index, header in enumerate(headers) if index in whole])
             return None
     return None
+
+
+def copies_in(headers: Sequence[Header]) -> set[Path]:
+    """Single-frame instances that repeat another's place, facts and pixels.
+
+    Only instances that nothing in their headers tells apart are compared, and the slices of one place decide
+    whether the others are looked at.
+    """
+    places: dict[tuple, list[Header]] = {}
+    for header in headers:
+        if header.planes is not None and header.slices == 1:
+            place = np.concatenate(
+                [header.planes.positions[0], header.planes.per_column[0], header.planes.per_row[0]]
+            )
+            key = (*np.round(place, 4), header.moments, header.facts, header.slice_matrix)
+            places.setdefault(tuple(map(str, key)), []).append(header)
+    repeated = [place for place in places.values() if len(place) > 1]
+    copies: set[Path] = set()
+    repeated = repeated[len(repeated) // 2 :] + repeated[: len(repeated) // 2]
+    for number, place in enumerate(repeated):
+        seen: set[bytes] = set()
+        for header in place:
+            try:
+                pixels = frame_pixels(header, 0).tobytes()
+            except Exception:  # as many kinds of error as there are decoders
+                continue
+            if pixels in seen:
+                copies.add(header.path)
+            seen.add(pixels)
+        if number == 0 and not copies:
+            break
+    return copies
 
 
 def gaps(headers: Sequence[Header]) -> list[str]:

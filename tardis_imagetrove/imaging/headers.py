@@ -18,6 +18,7 @@ from pydicom.tag import BaseTag
 
 from ..formats.dicom.files import UNDEFINED_LENGTH, read_attributes
 from ..formats.dicom.vendor import siemens_csa
+from .frames import KEYWORDS, Frame, frames_of_header
 
 TAGS = (
     "SOPClassUID",
@@ -57,6 +58,7 @@ TAGS = (
     "WindowWidth",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    *KEYWORDS,
 )
 
 _TAG_OF = {keyword: BaseTag(tag_for_keyword(keyword)) for keyword in TAGS}
@@ -135,6 +137,7 @@ class Header:
         scaling: rescale slope and intercept of each frame, shape (frames, 2); ``None`` without.
         windows: window centre and width, shape (m, 2), as the header gives them.
         pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
+        facts: what each frame shows, one a frame.
         oddities: words for what it says that cannot be right, and that images are made in spite of.
     """
 
@@ -161,6 +164,7 @@ class Header:
     scaling: np.ndarray | None
     windows: np.ndarray
     pixel_size: tuple[float, float]
+    facts: tuple[Frame, ...] = ()
     oddities: tuple[str, ...] = ()
 
     @property
@@ -175,6 +179,10 @@ class Header:
     def frame_of(self, index: int) -> int:
         """The frame that holds slice ``index``."""
         return 0 if self.mosaic else index
+
+    def facts_of(self, index: int) -> Frame:
+        """The facts of slice ``index``."""
+        return self.facts[self.frame_of(index)]
 
     def tile_of(self, pixels: np.ndarray, index: int) -> np.ndarray:
         """Slice ``index`` of its frame's pixels."""
@@ -318,6 +326,7 @@ def read_header(path: Path) -> Header:
         scaling=scaling,
         windows=_windows(dataset),
         pixel_size=_pixel_size(dataset),
+        facts=frames_of_header(dataset, frames, lambda keyword: _value(dataset, keyword)),
         oddities=tuple(oddities),
     )
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from .headers import Header
+
 
 class Origin(Enum):
     """Where an image's voxels come from."""
@@ -34,6 +36,12 @@ class Image:
         placed: the headers say where its slices lie.
         mended: dcm2niix had its voxels wrong, and they are the decoded pixels instead.
         wrong: it differs from the DICOM, and could not be mended.
+        uneven: its slices are not evenly apart, so that no affine is right for all.
+        mirrored: the axis (0: rows, 1: columns of the DICOM's pixels) along which dcm2niix turned the voxels
+            round, since the scanner stores them against what the headers say; ``None`` for no other image.
+        owners: the instance and frame of each volume's middle slice; ``None`` where that is not known.
+        differs_in: indices into TRAITS that tell it from other images at its places.
+        words: of this image: what was changed, or is not known.
     """
 
     path: Path
@@ -48,6 +56,11 @@ class Image:
     placed: bool = False
     mended: bool = False
     wrong: bool = False
+    uneven: bool = False
+    mirrored: int | None = None
+    owners: tuple[tuple[Header, int], ...] | None = None
+    differs_in: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
 
     def stored(self) -> np.ndarray:
         """Stored values, mapped from the file: shape (i, j, k) or (i, j, k, t)."""

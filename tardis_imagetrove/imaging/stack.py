@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -12,7 +12,14 @@ import pydicom
 from pydicom.pixels import apply_color_lut, iter_pixels
 from pydicom.uid import UID
 
+from .frames import CLOCKS, TRAITS, Value
 from .headers import Header, Planes
+
+Owner = tuple[Header, int]
+"""A slice: the instance that holds it, and which of its slices it is."""
+
+FRAME_CLOCKS = CLOCKS[:3]
+"""Clocks that order the frames of a multi-frame object which has no temporal positions."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -126,33 +133,105 @@ class Stack:
         columns, rows: of a slice.
         planes: where the slices lie, in order along the normal of the first.
         owners: whose they are, ``owners[k][t]`` for slice k of volume t: the instance, and which of its slices.
+        traits: what tells it from other stacks at its places: indices into :data:`TRAITS` with their values.
+        acquisition: its AcquisitionNumber, if only that tells it from other stacks; otherwise ``None``.
     """
 
     columns: int
     rows: int
     planes: Planes
-    owners: tuple[tuple[tuple[Header, int], ...], ...]
+    owners: tuple[tuple[Owner, ...], ...]
+    traits: tuple[tuple[int, Value], ...] = ()
+    acquisition: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Columns, rows, slices, volumes."""
         return self.columns, self.rows, len(self.owners), len(self.owners[0])
 
+    @property
+    def middle(self) -> tuple[Owner, ...]:
+        """The owner of the middle slice of each volume."""
+        return self.owners[len(self.owners) // 2]
+
+    def volumes(self, chosen: Sequence[int]) -> Stack:
+        """The stack with some of its volumes only."""
+        return replace(self, owners=tuple(tuple(place[t] for t in chosen) for place in self.owners))
+
 
 def stacks_of(headers: Iterable[Header]) -> list[Stack] | None:
-    """The stacks that a series' slices make; ``None`` when any of them is in none."""
-    groups: dict[tuple, list[tuple[Header, int]]] = {}
+    """The stacks that a series' slices make; ``None`` when any of them is in none.
+
+    Slices at one place that differ in a trait (tube voltage, kernel, echo, phase, ...) are in stacks of their own.
+    """
+    groups: dict[tuple, list[Owner]] = {}
     for header in headers:
         if header.planes is None:
             return None
         directions = np.concatenate([header.planes.per_column, header.planes.per_row], axis=1)
         for index, direction in enumerate(np.round(directions, 3) + 0.0):
             groups.setdefault((header.slice_matrix, *direction), []).append((header, index))
-    stacks = [stack_of(owners) for owners in groups.values()]
-    return None if None in stacks else stacks
+    stacks: list[Stack] = []
+    for owners in groups.values():
+        found = _stacks_at_one_orientation(owners)
+        if found is None:
+            return None
+        stacks += found
+    return stacks
 
 
-def stack_of(owners: Sequence[tuple[Header, int]]) -> Stack | None:
+def _stacks_at_one_orientation(owners: Sequence[Owner]) -> list[Stack] | None:
+    repeated = [place for place in places_of(owners) if len(place) > 1]
+    traits = [
+        trait
+        for trait in range(len(TRAITS))
+        if repeated and all(len({_trait(owner, trait) for owner in place}) > 1 for place in repeated)
+    ]
+    if traits:
+        parts: dict[tuple[Value, ...], list[Owner]] = {}
+        for owner in owners:
+            parts.setdefault(tuple(_trait(owner, trait) for trait in traits), []).append(owner)
+        stacks = [stack_of(part) for part in parts.values()]
+        if None not in stacks:
+            told = [tuple(zip(traits, values, strict=True)) for values in parts]
+            order = sorted(range(len(told)), key=lambda n: [_sortable(value) for _, value in told[n]])
+            return [replace(stacks[n], traits=told[n]) for n in order]
+    if (whole := stack_of(owners)) is not None:
+        return [whole]
+    # Two passes over overlapping ranges are told apart by nothing but their number.
+    passes: dict[int, list[Owner]] = {}
+    for owner in owners:
+        passes.setdefault(owner[0].acquisition_number, []).append(owner)
+    stacks = [stack_of(part) for _, part in sorted(passes.items())]
+    if not repeated or len(passes) < 2 or None in stacks or min(len(stack.planes) for stack in stacks) < 4:
+        return None
+    return [replace(stack, acquisition=number) for number, stack in zip(sorted(passes), stacks, strict=True)]
+
+
+def _trait(owner: Owner, trait: int) -> Value:
+    return owner[0].facts_of(owner[1]).traits[trait]
+
+
+def _sortable(value: Value) -> tuple[bool, bool, float | str]:
+    return value is None, isinstance(value, str), 0.0 if value is None else value
+
+
+def places_of(owners: Sequence[Owner]) -> list[list[Owner]]:
+    """Slices of one orientation by place, in order along the normal of the first."""
+    planes = Planes.joined(header.planes[index : index + 1] for header, index in owners)
+    return [[owners[index] for index in place] for place in _places(planes)]
+
+
+def _places(planes: Planes) -> list[list[int]]:
+    """Indices of planes by place, in order along the normal of the first."""
+    normal = np.cross(planes.per_column[0], planes.per_row[0])
+    along = planes.positions @ (normal / np.linalg.norm(normal))
+    order = np.argsort(along, kind="stable")
+    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > position_tolerance(planes))
+    return [sorted(place.tolist()) for place in np.split(order, starts[1:])]
+
+
+def stack_of(owners: Sequence[Owner]) -> Stack | None:
     """One stack of slices that have one matrix and orientation.
 
     Volumes are ordered by their temporal position, then by instance and frame.
@@ -162,27 +241,50 @@ def stack_of(owners: Sequence[tuple[Header, int]]) -> Stack | None:
     """
     columns, rows = owners[0][0].slice_matrix
     planes = Planes.joined(header.planes[index : index + 1] for header, index in owners)
-    normal = np.cross(planes.per_column[0], planes.per_row[0])
-    along = planes.positions @ (normal / np.linalg.norm(normal))
-    order = np.argsort(along, kind="stable")
     tolerance = position_tolerance(planes)
-    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > tolerance)
-    if len(set(np.diff(np.append(starts, len(order))))) != 1:
+    places = _places(planes)
+    if len({len(place) for place in places}) != 1:
         return None
-    places = [sorted(place) for place in np.split(order, starts[1:])]
     if any(np.ptp(planes.positions[place], axis=0).max() > tolerance for place in places):
         return None
     distinct = planes[[place[0] for place in places]]
     affine = affine_from(distinct, columns, rows, False, False)
     if unevenness(affine, distinct, columns, rows, False, False) > tolerance:
         return None
+    clock = _clock(owners, places)
 
-    def moment(index: int) -> tuple[int, int]:
+    def moment(index: int) -> tuple[float, ...]:
         header, within = owners[index]
-        return header.moments[header.frame_of(within)], index
+        time = 0.0 if clock is None else header.facts_of(within).clocks[clock]
+        return header.moments[header.frame_of(within)], time, index
 
     told = tuple(tuple(owners[index] for index in sorted(place, key=moment)) for place in places)
     return Stack(columns, rows, distinct, told)
+
+
+def _clock(owners: Sequence[Owner], places: Sequence[Sequence[int]]) -> int | None:
+    """The clock that orders frames of multi-frame objects at every place, if there is one."""
+    if all(header.frames == 1 for header, _ in owners) or len(places[0]) < 2:
+        return None
+    for clock in range(len(FRAME_CLOCKS)):
+        times = [[owners[i][0].facts_of(owners[i][1]).clocks[clock] for i in place] for place in places]
+        if all(len(set(place)) == len(place) and not np.isnan(place).any() for place in times):
+            return clock
+    return None
+
+
+def stack_times_differ(stack: Stack) -> bool:
+    """Whether temporal positions or a clock order the volumes, not only instance numbers."""
+    if any(
+        len({header.moments[header.frame_of(i)] for header, i in place}) < len(place)
+        for place in stack.owners
+    ):
+        flat = [owner for place in stack.owners for owner in place]
+        size = stack.shape[3]
+        return (
+            _clock(flat, [list(range(k * size, (k + 1) * size)) for k in range(stack.shape[2])]) is not None
+        )
+    return True
 
 
 def write_stack(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
@@ -13,7 +12,8 @@ import numpy as np
 from pydicom.uid import UID
 
 from ..errors import PermanentError
-from .checking import checked, exact_scaling
+from .assembly import assembled, own_images, with_owners
+from .checking import checked
 from .dcm2niix import (
     DISPLAY_SCALING,
     OPTIONS,
@@ -25,18 +25,16 @@ from .dcm2niix import (
     run_dcm2niix,
     version_of,
 )
-from .gaps import complete_volumes, gaps
+from .finishing import finished
+from .gaps import complete_volumes, copies_in, gaps
 from .headers import TIMES, Header, counts_through, read_headers, repeats
 from .image import Image, Origin
 from .labels import tell_apart
-from .sidecar import OWN_SOFTWARE, sidecar_fields
+from .sidecar import OWN_SOFTWARE, load_sidecar
 from .source import Source, is_encoded, rewrite
 from .stack import (
-    LPS_TO_RAS,
-    affine_from,
     has_palette,
     stacks_of,
-    write_stack,
 )
 
 UNPLACED = (
@@ -160,6 +158,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
             decoded = left
             troubles += undecodable.values()
         attempt = max(attempt, again, key=lambda one: one.rank)
+    used = decoded
     if (not attempt.images or attempt.doubts) and (whole := complete_volumes(decoded)):
         kept = {header.path for header in whole}
         for header in headers:
@@ -167,56 +166,60 @@ def convert(found: Survey, folder: Path) -> Conversion:
                 source.place(header).unlink(missing_ok=True)
         shortened = _attempt(source, folder / "whole", whole, options)
         if not attempt.images or (shortened.images and not shortened.doubts):
-            attempt = shortened
+            attempt, used = shortened, whole
             troubles.append(
                 f"{len(decoded) - len(whole)} slices of volumes that are not complete are left out of the conversion"
             )
+    copies = copies_in(used)
+    if copies:
+        troubles.append(
+            f"{len(copies)} slices are there twice with equal pixels; one of each is used"
+            f" ({min(path.name for path in copies)} and others)"
+        )
+    stacks = stacks_of(header for header in used if header.path not in copies)
+    images, words = with_owners(attempt.images, used), []
+    if images and stacks:
+        lost = attempt.slices < sum(header.slices for header in used)
+        images, words = assembled(images, stacks, folder / "own", lost)
+    elif stacks:
+        images = own_images(stacks, folder / "own")
+    doubts = list(attempt.doubts)
+    if any(image.wrong for image in attempt.images) and not any(image.wrong for image in images):
+        words = [
+            f"dcm2niix has images wrong ({'; '.join(doubts)})."
+            " They are made from the headers and pixels instead",
+            *filter(str.strip, words),
+        ]
+        doubts = []
     if not attempt.images:
-        words = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
+        said = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
         refusal = (
             f"dcm2niix made no image of the {len(headers)} instances of {found.name}"
-            f" ({attempt.run.meaning}): {words}"
+            f" ({attempt.run.meaning}): {said}"
         )
-        images = _own_images(headers, folder / "own")
         if not images:
             raise PermanentError(refusal)
-        told = f"{refusal}. The images are made from the headers and pixels instead; sidecars say less"
-        return Conversion(
-            images=images,
-            headers=headers,
-            warnings=tuple(dict.fromkeys((told, *_untold(images, headers), *found.oddities))),
-            converter=f"{converter}, {OWN_SOFTWARE}",
-            arguments=attempt.run.arguments,
-        )
-    if any(image.wrong for image in attempt.images) and (images := _own_images(headers, folder / "own")):
-        told = (
-            f"dcm2niix has images wrong ({'; '.join(attempt.doubts)})."
-            " They are made from the headers and pixels instead; sidecars say less"
-        )
-        if any(image.bval or image.bvec for image in attempt.images):
-            told += ", and there are no gradients"
-        return Conversion(
-            images=images,
-            headers=headers,
-            warnings=tuple(dict.fromkeys((*troubles, told, *_untold(images, headers), *found.oddities))),
-            converter=f"{converter}, {OWN_SOFTWARE}",
-            arguments=attempt.run.arguments,
-        )
-    if any(image.mended for image in attempt.images):
+        words = [f"{refusal}. The images are made from the headers and pixels instead; sidecars say less"]
+    images = tell_apart(images)
+    images = [finished(image, f"Image {image.label}" if image.label else "The image") for image in images]
+    if any(image.mended for image in images):
         converter += f", {OWN_SOFTWARE}"
-    warnings = [*troubles, *_unanswered(attempt), *found.oddities, *gaps(decoded)]
-    warnings += _untold(attempt.images, decoded)
-    if attempt.run.code in PARTIAL_CODES:
-        warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
-    elif attempt.run.code != ExitCode.SUCCESS:
-        warnings.append(f"dcm2niix ended with {attempt.run.meaning}")
+    warnings = [*troubles, *words, *found.oddities, *gaps(decoded), *_untold(images, decoded)]
+    if attempt.images and not words:
+        warnings[len(troubles) : len(troubles)] = _unanswered(attempt)
     expected = sum(header.slices for header in headers)
-    if attempt.slices != expected:
-        warnings.append(f"dcm2niix wrote {attempt.slices} of the {expected} slices that the series holds")
+    if attempt.images and attempt.run.code in PARTIAL_CODES and not words:
+        warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
+    elif attempt.images and attempt.run.code != ExitCode.SUCCESS:
+        warnings.append(f"dcm2niix ended with {attempt.run.meaning}")
+    slices = _count(images) if attempt.images else expected
+    if slices not in (expected, expected - len(copies)):
+        warnings.append(f"dcm2niix wrote {slices} of the {expected} slices that the series holds")
+    warnings += [*doubts, *(word for image in images for word in image.words)]
     return Conversion(
-        images=attempt.images,
+        images=tuple(images),
         headers=headers,
-        warnings=tuple(dict.fromkeys((*warnings, *attempt.doubts))),
+        warnings=tuple(dict.fromkeys(filter(str.strip, warnings))),
         converter=converter,
         arguments=attempt.run.arguments,
     )
@@ -290,7 +293,9 @@ def _attempt(
     complaints = tuple(map(source.named, run.complaints))
     images, doubts = [], []
     written = [_image(path) for path in sorted(out.glob(f"{STEM}*.nii"))]
-    for image in tell_apart([image for image in written if image.stored().size]):
+    for image in written:
+        if not image.stored().size:
+            continue
         settled, doubt = checked(image, headers)
         images.append(settled)
         doubts += doubt
@@ -309,17 +314,32 @@ def _image(path: Path) -> Image:
         other = path.with_suffix(suffix)
         return other if other.exists() else None
 
+    sidecar = beside(".json")
     return Image(
         path=path,
         label=label,
-        sidecar=beside(".json"),
+        sidecar=sidecar,
         bval=beside(".bval"),
         bvec=beside(".bvec"),
         affine=np.asarray(nifti.affine, float),
         slope=float(slope),
         intercept=float(intercept),
         origin=_MADE_BY_CONVERTER[made[1]] if made else Origin.SCANNER,
+        mirrored=_mirrored(load_sidecar(sidecar)) if sidecar else None,
     )
+
+
+def _mirrored(fields: Mapping[str, object]) -> int | None:
+    """The axis along which dcm2niix mirrors an image of GE's sequence epi_pepolar, which stores one polarity so.
+
+    See https://github.com/rordenlab/dcm2niix/issues/532.
+    """
+    if (
+        "pepolar" not in str(fields.get("SequenceName", ""))
+        or fields.get("PhaseEncodingPolarityGE") != "Unflipped"
+    ):
+        return None
+    return 1 if fields.get("InPlanePhaseEncodingDirectionDICOM") == "ROW" else 0
 
 
 def _planes_in(image: Image) -> int:
@@ -338,22 +358,3 @@ def _count(images: Sequence[Image]) -> int:
         if counts.get(without, counts[label]) < counts[label]:
             del counts[without]
     return sum(counts.values())
-
-
-def _own_images(headers: Sequence[Header], folder: Path) -> tuple[Image, ...]:
-    """Images of a series that dcm2niix refuses or has wrong, without it; none when its slices are not even stacks."""
-    stacks = stacks_of(headers) or []
-    folder.mkdir()
-    images = []
-    for number, stack in enumerate(stacks, 1):
-        path = folder / (f"{STEM}_i{number:05d}.nii" if len(stacks) > 1 else f"{STEM}.nii")
-        try:
-            write_stack(path, stack)
-        except Exception:  # as many kinds of error as there are decoders
-            return ()
-        path.with_suffix(".json").write_text(json.dumps(sidecar_fields(stack.owners[0][0][0].path)))
-        image = _image(path)
-        affine = LPS_TO_RAS @ affine_from(stack.planes, stack.columns, stack.rows, False, True)
-        slope, intercept = exact_scaling(image, [place[0] for place in stack.owners])
-        images.append(replace(image, affine=affine, slope=slope, intercept=intercept, placed=True))
-    return tuple(tell_apart(images))

@@ -293,6 +293,9 @@ def test_a_series_that_dcm2niix_refuses_is_made_from_headers_and_pixels(phantom,
 
 def test_a_time_step_that_nothing_says_is_not_made_up(phantom, run):
     files = repeated(phantom(rows=1), 2, timed)
+    assert image(run(NiftiFilter, files)[0]).header.get_zooms()[3] == 3
+    for path in files:
+        edit(path, lambda dataset: delattr(dataset, "AcquisitionTime"))
     result, _ = run(NiftiFilter, files)
     assert image(result).shape == (18, 1, 7, 2)
     assert image(result).header.get_zooms()[3] == 0

@@ -1,0 +1,174 @@
+"""The last step of an image: time axis, gradients and sidecar agree with the headers of its volumes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+
+from .frames import TRAITS, Frame
+from .gradients import NOT_WEIGHTED, difference, read_table, table_of, write_table
+from .image import Image, Origin
+from .sidecar import load_sidecar, pet_times, save_sidecar, traits_in, with_texts
+from .times import time_axis
+
+VENDORS = re.compile(
+    r"siemens|ge med|^ge|philips|toshiba|canon|uih|united imaging|bruker|hitachi|mediso", re.IGNORECASE
+)
+"""Manufacturers whose gradients dcm2niix knows by their private elements."""
+
+SAME_STEP = 0.005
+"""Part by which a time step may differ from that of the headers and be kept."""
+
+
+def finished(image: Image, name: str) -> Image:
+    """The image with its per-volume facts from the headers; :attr:`Image.words` tells what was changed.
+
+    Args:
+        name: of the image, at the beginning of a sentence.
+    """
+    if image.origin is not Origin.SCANNER or not image.owners:
+        return image
+    frames = [header.facts_of(index) for header, index in image.owners]
+    words: list[str] = list(image.words)
+    fields = load_sidecar(image.sidecar) if image.sidecar else {}
+    before = dict(fields)
+    fields = with_texts(fields, image.owners[0][0].path)
+    fields = traits_in(fields, frames, image.differs_in)
+    image, told = _with_gradients(image, frames, name)
+    words += told
+    if len(frames) > 1:
+        told, fields = _with_times(image, frames, fields, name)
+        words += told
+        words += _lost_numbers(image, frames, name)
+        words += _traits_within(image, frames, name)
+    if image.sidecar and fields != before:
+        save_sidecar(image.sidecar, fields)
+    return replace(image, words=tuple(words))
+
+
+def _with_gradients(image: Image, frames: Sequence[Frame], name: str) -> tuple[Image, list[str]]:
+    own = table_of(frames, image.affine)
+    if own is None:
+        return image, _b_values_without_table(image, frames, name)
+    theirs = read_table(image.bval, image.bvec) if image.bval and image.bvec else None
+    if theirs is not None:
+        differing = difference(own, theirs)
+        if not differing:
+            return image, []
+        if VENDORS.search(image.owners[0][0].manufacturer):
+            return image, [
+                f"{name}: the gradients by DiffusionBValue and DiffusionGradientOrientation differ from those that"
+                f" dcm2niix reads from private elements ({differing}); dcm2niix's are kept"
+            ]
+    bval, bvec = image.path.with_suffix(".bval"), image.path.with_suffix(".bvec")
+    write_table(own, bval, bvec)
+    return replace(image, bval=bval, bvec=bvec), []
+
+
+def _b_values_without_table(image: Image, frames: Sequence[Frame], name: str) -> list[str]:
+    """Words when volumes are weighted, and no file says how."""
+    b_values = {frame.b_value for frame in frames if not np.isnan(frame.b_value)}
+    if image.bval or len(b_values) < 2 or max(b_values) <= NOT_WEIGHTED:
+        return []
+    listed = ", ".join(f"{value:g}" for value in sorted(b_values)[:8])
+    return [
+        f"{name}: its volumes differ in b-value ({listed} s/mm\N{SUPERSCRIPT TWO}), but headers have no directions"
+    ]
+
+
+def _with_times(
+    image: Image, frames: Sequence[Frame], fields: dict[str, object], name: str
+) -> tuple[list[str], dict[str, object]]:
+    """Put the headers' time step into the NIfTI, and times into the sidecar's fields."""
+    told = dict(fields)
+    if image.owners[0][0].modality in ("PT", "NM"):
+        pet = pet_times(frames)
+        for field, values in pet.items():
+            if field != "FrameTimesStart" or not _rises(told.get(field)):
+                told[field] = values
+    if image.bval:
+        return [], told  # the fourth axis is diffusion
+    axis = time_axis(frames)
+    stated = image.time_step()
+    if axis is None:
+        return [], told
+    words = []
+    if axis.step > 0:
+        if abs(axis.step - stated) > max(SAME_STEP * axis.step, 1.5 * axis.precision):
+            set_time_step(image, axis.step)
+            if told.get("RepetitionTime") == round(stated, 6) and not _has_repetition(frames, stated):
+                told["RepetitionTime"] = axis.step
+    else:
+        steps = np.diff(axis.starts)
+        if (
+            axis.clock == "acquisition"
+            and abs(float(np.median(steps)) - stated) <= 0.02 * stated + axis.precision
+        ):
+            return [], told
+        set_time_step(image, 0.0)
+        if image.owners[0][0].modality not in ("PT", "NM"):
+            told["VolumeTiming"] = list(axis.starts)
+            words.append(
+                f"{name}: the time between volumes varies from {steps.min():.4g} to {steps.max():.4g} s, so no time"
+                " step is stated; the sidecar has VolumeTiming"
+            )
+    if axis.lost:
+        words.append(
+            f"{name}: {axis.lost} of {len(frames) + axis.lost} volumes are missing: a step between volumes is a"
+            f" multiple of {axis.step:g} s"
+        )
+    return words, told
+
+
+def _rises(values: object) -> bool:
+    return isinstance(values, list) and len(values) > 1 and bool((np.diff(values) > 0).all())
+
+
+def _has_repetition(frames: Sequence[Frame], seconds: float) -> bool:
+    return any(abs(frame.repetition - seconds) < 1e-4 for frame in frames)
+
+
+def set_time_step(image: Image, step: float) -> None:
+    """Write the seconds between volumes into the NIfTI; 0: not known."""
+    with image.path.open("r+b") as file:
+        header = nibabel.Nifti1Header.from_fileobj(file, check=False)
+        header["pixdim"][4] = step
+        file.seek(0)
+        header.write_to(file)
+
+
+def _lost_numbers(image: Image, frames: Sequence[Frame], name: str) -> list[str]:
+    """Words for volumes that are missing by InstanceNumber, in a series whose times do not tell."""
+    owners = image.owners
+    if len(owners) < 3 or any(header.slices != 1 for header, _ in owners) or time_axis(frames) is not None:
+        return []
+    steps = np.diff([header.instance_number for header, _ in owners])
+    usual = int(np.median(steps))
+    if usual < 1 or (steps < 1).any() or (steps % usual).any() or (steps == usual).mean() < 0.6:
+        return []
+    missing = int((steps // usual - 1).sum())
+    if not missing:
+        return []
+    first = int(np.flatnonzero(steps > usual)[0])
+    return [
+        f"{name}: {missing} of {len(owners) + missing} volumes are missing: InstanceNumber jumps from"
+        f" {owners[first][0].instance_number} to {owners[first + 1][0].instance_number} where it usually rises by"
+        f" {usual}"
+    ]
+
+
+def _traits_within(image: Image, frames: Sequence[Frame], name: str) -> list[str]:
+    """Words when volumes of one image differ in more than time."""
+    words = []
+    for index, trait in enumerate(TRAITS):
+        values = {frame.traits[index] for frame in frames}
+        if len(values) > 1 and trait.keyword != "ImageType":
+            listed = ", ".join(sorted(str(value) for value in values)[:6])
+            words.append(
+                f"{name}: its volumes differ in {trait.keyword} ({listed}), so its fourth axis is not time alone"
+            )
+    return words

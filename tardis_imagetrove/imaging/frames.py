@@ -1,0 +1,272 @@
+"""Facts of a single frame beside its place and pixels: what it shows, diffusion weighting, and times."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Trait:
+    """An attribute whose values tell images of one place apart, when the difference is not time.
+
+    Attributes:
+        keyword: in a single-frame object.
+        sequence, enhanced: functional group and attribute of a multi-frame object (PS3.3 C.7.6.16);
+            ``enhanced`` is empty where the keyword is the same.
+        field: in the sidecar.
+        label: format of the value in a file name; empty: the words that differ.
+        scale: of the value, to the sidecar's unit.
+        digits: decimals up to which numbers are the same; ``None`` for text.
+    """
+
+    keyword: str
+    sequence: str
+    field: str
+    label: str = ""
+    enhanced: str = ""
+    scale: float = 1.0
+    digits: int | None = None
+
+
+TRAITS = (
+    Trait("ImageType", "", "ImageType"),
+    Trait("KVP", "CTXRayDetailsSequence", "KVP", "{:g}kV", digits=1),
+    Trait("ConvolutionKernel", "CTReconstructionSequence", "ConvolutionKernel", "{}"),
+    Trait("FilterType", "CTXRayDetailsSequence", "FilterType", "{}"),
+    Trait("CorrectedImage", "", "CorrectedImage"),
+    Trait("EchoTime", "MREchoSequence", "EchoTime", "TE{:g}ms", "EffectiveEchoTime", 1e-3, digits=2),
+    Trait("InversionTime", "MRModifierSequence", "InversionTime", "TI{:g}ms", "InversionTimes", 1e-3, 1),
+    Trait("FlipAngle", "MRTimingAndRelatedParametersSequence", "FlipAngle", "FA{:g}", digits=1),
+    Trait(
+        "NominalPercentageOfCardiacPhase",
+        "CardiacSynchronizationSequence",
+        "NominalPercentageOfCardiacPhase",
+        "phase{:g}",
+        digits=1,
+    ),
+)
+"""In the order in which they stand in a file name."""
+
+CLOCKS = ("offset", "reference", "trigger", "acquisition", "content")
+"""When a frame was taken, the surest first: TemporalPositionTimeOffset; FrameReferenceTime or
+FrameReferenceDateTime; TriggerTime or NominalCardiacTriggerDelayTime; FrameAcquisitionDateTime or AcquisitionDate
+and AcquisitionTime; ContentDate and ContentTime. Seconds, each from a beginning of its own."""
+
+KEYWORDS = (
+    *(trait.keyword for trait in TRAITS),
+    "ComplexImageComponent",
+    "ActualFrameDuration",
+    "AcquisitionDateTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "ContentDate",
+    "ContentTime",
+    "FrameReferenceTime",
+    "TriggerTime",
+    "RepetitionTime",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "DiffusionDirectionality",
+)
+"""Attributes that :func:`frames_of_header` reads at the top of a dataset."""
+
+FRAME_TYPES = (
+    "MRImageFrameTypeSequence",
+    "CTImageFrameTypeSequence",
+    "PETFrameTypeSequence",
+)
+
+COMPONENTS = {"MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I"}
+"""ComplexImageComponent (PS3.3 C.8.13.3.1.1) as the third value of ImageType."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Facts of one frame.
+
+    Attributes:
+        traits: a value for each of :data:`TRAITS`; ``None`` where the header has none.
+        clocks: a value for each of :data:`CLOCKS`, seconds; ``nan`` where the header has none.
+        duration: seconds; ``nan`` if not stated.
+        repetition: RepetitionTime in seconds; ``nan`` if not stated.
+        b_value: s/mm^2; ``nan`` if not stated.
+        gradient: unit vector in patient coordinates (LPS); ``None`` without a direction.
+    """
+
+    traits: tuple[Value, ...]
+    clocks: tuple[float, ...]
+    duration: float
+    repetition: float
+    b_value: float
+    gradient: tuple[float, float, float] | None
+
+
+def frames_of_header(dataset: Dataset, count: int, value: Callable[[str], object]) -> tuple[Frame, ...]:
+    """The facts of each frame of an instance.
+
+    Args:
+        count: frames in the instance.
+        value: reads a top-level attribute by keyword; text of several values keeps its backslashes.
+    """
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != count:
+        return (_plain_frame(value),) * count
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    plain = _plain_frame(value)
+    return tuple(_enhanced_frame(group, shared, plain) for group in groups)
+
+
+def _plain_frame(value: Callable[[str], object]) -> Frame:
+    traits = tuple(_trait(trait, value(trait.keyword)) for trait in TRAITS)
+    component = COMPONENTS.get(str(value("ComplexImageComponent") or ""))
+    if component:
+        traits = (_with_component(traits[0], component), *traits[1:])
+    day = _first(value("AcquisitionDate"))
+    when = _datetime(value("AcquisitionDateTime"))
+    if math.isnan(when):
+        when = _time(value("AcquisitionTime"), day)
+    return Frame(
+        traits=traits,
+        clocks=(
+            math.nan,
+            _first(value("FrameReferenceTime")) / 1000,
+            _first(value("TriggerTime")) / 1000,
+            when,
+            _time(value("ContentTime"), _first(value("ContentDate"))),
+        ),
+        duration=_first(value("ActualFrameDuration")) / 1000,
+        repetition=_first(value("RepetitionTime")) / 1000,
+        **_diffusion(value("DiffusionBValue"), value("DiffusionGradientOrientation")),
+    )
+
+
+def _enhanced_frame(group: Dataset, shared: Dataset, plain: Frame) -> Frame:
+    def item(sequence: str) -> Dataset | None:
+        items = group.get(sequence) or shared.get(sequence)
+        return items[0] if items else None
+
+    def of(sequence: str, keyword: str) -> object:
+        found = item(sequence)
+        return None if found is None else found.get(keyword)
+
+    traits = list(plain.traits)
+    for index, trait in enumerate(TRAITS):
+        if trait.sequence and (found := of(trait.sequence, trait.enhanced or trait.keyword)) is not None:
+            traits[index] = _trait(trait, found)
+    for sequence in FRAME_TYPES:
+        kind = item(sequence)
+        if kind is not None:
+            if (frame_type := kind.get("FrameType")) is not None:
+                traits[0] = _trait(TRAITS[0], frame_type)
+            component = COMPONENTS.get(str(kind.get("ComplexImageComponent") or ""))
+            if component:
+                traits[0] = _with_component(traits[0], component)
+    trigger = _first(of("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"))
+    content = item("FrameContentSequence") or Dataset()
+    offset = _first(of("TemporalPositionSequence", "TemporalPositionTimeOffset"))
+    if math.isnan(offset):
+        offset = _first(content.get("TemporalPositionTimeOffset"))
+    diffusion = item("MRDiffusionSequence")
+    weights = {"b_value": plain.b_value, "gradient": plain.gradient}
+    if diffusion is not None:
+        directions = diffusion.get("DiffusionGradientDirectionSequence")
+        weights = _diffusion(
+            diffusion.get(
+                "DiffusionBValue", 0 if diffusion.get("DiffusionDirectionality") == "NONE" else None
+            ),
+            directions[0].get("DiffusionGradientOrientation") if directions else None,
+        )
+    return Frame(
+        traits=tuple(traits),
+        clocks=(
+            offset,
+            _datetime(content.get("FrameReferenceDateTime")),
+            trigger / 1000,
+            _datetime(content.get("FrameAcquisitionDateTime")),
+            math.nan,
+        ),
+        duration=_first(content.get("FrameAcquisitionDuration")) / 1000,
+        repetition=_first(of("MRTimingAndRelatedParametersSequence", "RepetitionTime")) / 1000,
+        **weights,
+    )
+
+
+def _trait(trait: Trait, value: object) -> Value:
+    if trait.digits is None:
+        texts = _texts(value)
+        if trait.keyword == "ImageType":
+            texts = [text for text in texts[2:] if text not in ("MOSAIC", "VFRAME")]
+        return "\\".join(texts) or None
+    number = _first(value)
+    return None if math.isnan(number) else round(number, trait.digits) + 0.0
+
+
+def _with_component(image_type: Value, component: str) -> str:
+    """ImageType's values from the third on, with the complex component in the first of them."""
+    texts = str(image_type).split("\\") if image_type else []
+    rest = [text for text in texts if text not in COMPONENTS and text not in COMPONENTS.values()]
+    return "\\".join([component, *rest])
+
+
+def _diffusion(b_value: object, orientation: object) -> dict[str, object]:
+    direction = _numbers(orientation)
+    length = float(np.linalg.norm(direction)) if len(direction) == 3 else 0.0
+    unit = tuple(float(part) for part in direction / length) if 0.5 < length < 2 else None
+    return {"b_value": _first(b_value), "gradient": unit}
+
+
+def _texts(value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split("\\")]
+    return [str(part).strip() for part in value] if isinstance(value, Iterable) else [str(value)]
+
+
+def _numbers(value: object) -> np.ndarray:
+    if isinstance(value, str):
+        value = [part for part in value.split("\\") if part.strip()]
+    try:
+        return np.atleast_1d(np.array([] if value is None else value, dtype=float))
+    except (ValueError, TypeError):
+        return np.empty(0)
+
+
+def _first(value: object) -> float:
+    numbers = _numbers(value)
+    return float(numbers[0]) if len(numbers) else math.nan
+
+
+def _time(value: object, day: float) -> float:
+    """Seconds of a TM value on a day (a DA value as a number; ``nan`` if unknown)."""
+    found = re.fullmatch(r"(\d{2}):?(\d{2})?:?(\d{2}(?:\.\d+)?)?", str(value or "").strip())
+    if not found:
+        return math.nan
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    days = 0
+    if not math.isnan(day):
+        try:
+            days = datetime.strptime(f"{day:08.0f}", "%Y%m%d").toordinal()
+        except ValueError:
+            days = 0
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _datetime(value: object) -> float:
+    """Seconds of a DT value without its offset from UTC."""
+    found = re.match(r"(\d{8})(\d{2}[\d.]*)", str(value or "").strip())
+    return _time(found[2], float(found[1])) if found else math.nan
+
+
+def distinct(values: Sequence[Value]) -> list[Value]:
+    """The different values in a fixed order: numbers by size, texts by alphabet, nothing last."""
+    return sorted(set(values), key=lambda value: (value is None, isinstance(value, str), value or 0))
