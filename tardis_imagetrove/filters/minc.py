@@ -22,7 +22,7 @@ class MincFilter(Filter):
 
     name = "minc"
     title = "MINC"
-    version = "1"
+    version = "2"
     takes = Takes(pixels=True)
     makes = (Makes("MINC", "application/x-hdf5"),)
 

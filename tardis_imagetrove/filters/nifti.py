@@ -45,7 +45,7 @@ class NiftiFilter(Filter):
 
     name = "nifti"
     title = "NIfTI"
-    version = "1"
+    version = "2"
     takes = Takes(pixels=True)
     makes = (
         Makes("NIfTI", "application/gzip"),

@@ -53,12 +53,12 @@ def assembled(
         for owner in place
     }
     links: dict[int, set[int]] = {}
-    unknown = False
+    # One image that is wrong for unknown reasons leaves no trust in how the others were put together.
+    unknown = any(image.wrong for image in images) and all(image.mirrored is None for image in images)
     for number, image in enumerate(images):
         if image.origin is not Origin.SCANNER or re.search(r"(^|_)ADC$", image.label):
             continue
         if image.owners is None:
-            unknown |= image.wrong
             continue
         links[number] = {
             stack_of_owner[_key(owner)] for owner in image.owners if _key(owner) in stack_of_owner
@@ -67,7 +67,8 @@ def assembled(
     if unknown:
         groups = [(sorted(links), list(range(len(stacks))))]
     result: list[Image | None] = list(images)
-    words = []
+    words: list[str] = []
+    replaced = False
     for members, numbers in groups:
         of_group = [images[member] for member in members]
         reason = "" if unknown else _disagreement(of_group, [stacks[number] for number in numbers], lost)
@@ -81,12 +82,18 @@ def assembled(
             continue
         for member in members:
             result[member] = None
-        if unknown:
-            result = [image for image in result if image is None or not image.wrong]
         result += made
+        replaced = True
         if reason:
             words.append(reason)
-    return [image for image in result if image is not None], words
+    left = [image for image in result if image is not None]
+    if replaced:
+        left = [
+            image
+            for image in left
+            if not image.wrong and image.origin not in (Origin.EVENED, Origin.STRAIGHTENED)
+        ]
+    return left, words
 
 
 def _key(owner: Owner) -> tuple[Path, int]:
@@ -117,8 +124,6 @@ def _disagreement(images: Sequence[Image], stacks: Sequence[Stack], lost: bool) 
         image, stack = images[0], stacks[0]
         if len(image.owners) > stack.shape[3]:
             return " "  # the copies of slices are told already
-        if image.wrong:
-            return " "
         shape = image.stored().shape
         if shape[2] != stack.shape[2] and (lost or image.uneven):
             return (

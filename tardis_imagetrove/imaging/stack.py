@@ -198,12 +198,13 @@ def _stacks_at_one_orientation(owners: Sequence[Owner]) -> list[Stack] | None:
             return [replace(stacks[n], traits=told[n]) for n in order]
     if (whole := stack_of(owners)) is not None:
         return [whole]
-    # Two passes over overlapping ranges are told apart by nothing but their number.
+    # Passes over overlapping ranges, each with places of its own, are told apart by nothing but their number.
     passes: dict[int, list[Owner]] = {}
     for owner in owners:
         passes.setdefault(owner[0].acquisition_number, []).append(owner)
+    alone = {place[0][0].acquisition_number for place in places_of(owners) if len(place) == 1}
     stacks = [stack_of(part) for _, part in sorted(passes.items())]
-    if not repeated or len(passes) < 2 or None in stacks or min(len(stack.planes) for stack in stacks) < 4:
+    if not repeated or len(passes) < 2 or None in stacks or alone != passes.keys():
         return None
     return [replace(stack, acquisition=number) for number, stack in zip(sorted(passes), stacks, strict=True)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -125,6 +125,11 @@ def _oddities(headers: Sequence[Header]) -> Iterator[str]:
             kinds.setdefault(words, []).append(header.path.name)
         if header.planes is None:
             kinds.setdefault(UNPLACED, []).append(header.path.name)
+    unscaled = [header.path.name for header in headers if header.scaling is None]
+    if 0 < len(unscaled) < len(headers):
+        kinds["RescaleSlope is missing where other instances have one; values are taken with slope 1"] = (
+            unscaled
+        )
     for words, names in kinds.items():
         others = f" (and {len(names) - 1} more files)" if len(names) > 1 else ""
         yield f"{words}: {names[0]}{others}"
@@ -159,7 +164,8 @@ def convert(found: Survey, folder: Path) -> Conversion:
             troubles += undecodable.values()
         attempt = max(attempt, again, key=lambda one: one.rank)
     used = decoded
-    if (not attempt.images or attempt.doubts) and (whole := complete_volumes(decoded)):
+    incomplete = (not attempt.images or attempt.doubts) and stacks_of(decoded) is None
+    if incomplete and (whole := complete_volumes(decoded)):
         kept = {header.path for header in whole}
         for header in headers:
             if header.path not in kept:
@@ -183,14 +189,12 @@ def convert(found: Survey, folder: Path) -> Conversion:
         images, words = assembled(images, stacks, folder / "own", lost)
     elif stacks:
         images = own_images(stacks, folder / "own")
-    doubts = list(attempt.doubts)
     if any(image.wrong for image in attempt.images) and not any(image.wrong for image in images):
         words = [
-            f"dcm2niix has images wrong ({'; '.join(doubts)})."
+            f"dcm2niix has images wrong ({'; '.join(attempt.doubts)})."
             " They are made from the headers and pixels instead",
             *filter(str.strip, words),
         ]
-        doubts = []
     if not attempt.images:
         said = "; ".join(dict.fromkeys((*troubles, *attempt.complaints))) or "it gave no reason"
         refusal = (
@@ -215,7 +219,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
     slices = _count(images) if attempt.images else expected
     if slices not in (expected, expected - len(copies)):
         warnings.append(f"dcm2niix wrote {slices} of the {expected} slices that the series holds")
-    warnings += [*doubts, *(word for image in images for word in image.words)]
+    warnings += [word for image in images for word in image.words]
     return Conversion(
         images=tuple(images),
         headers=headers,
@@ -297,7 +301,7 @@ def _attempt(
         if not image.stored().size:
             continue
         settled, doubt = checked(image, headers)
-        images.append(settled)
+        images.append(replace(settled, words=tuple(doubt)))
         doubts += doubt
     slices = _count(images)
     expected = expected or sum(header.slices for header in headers)
