@@ -1,6 +1,6 @@
 """The DICOM network: receives instances from scanners and puts them into the spool; knows no Django."""
 
-from .admission import Sender, SenderList, is_promiscuous, promiscuous_mark
+from .admission import Sender, SenderList, is_promiscuous, is_receiving, promiscuous_mark, receiving_mark
 from .config import ReceiverConfig, ReceiverConfigError, Timeouts, TLSFiles
 from .receiver import Receiver, ReceiverError, running_receiver
 from .records import AssociationRecord, Caller, CommitmentReference, CommitmentRequest, Counters
@@ -20,6 +20,8 @@ __all__ = [
     "TLSFiles",
     "Timeouts",
     "is_promiscuous",
+    "is_receiving",
     "promiscuous_mark",
+    "receiving_mark",
     "running_receiver",
 ]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from ..errors import RetriableError
-from ..spool import Spool, SpoolError
+from ..spool import Spool, disk_errors
 
 logger = logging.getLogger("tardis_imagetrove.scp")
 
@@ -26,6 +26,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _FILE = "senders.json"
 _PROMISCUOUS = "promiscuous.lock"
+_RECEIVING = "receiving.lock"
 
 
 class SendersUnknown(RetriableError):
@@ -184,18 +185,40 @@ class SenderList:
         return f"{calling_ae!r} at {address} is no sender of any enabled instrument"
 
 
-@contextlib.contextmanager
-def promiscuous_mark(spool: Spool) -> Iterator[None]:
-    """Say, as long as the block runs, that a receiver of this spool lets everybody in; gone with the process.
+def promiscuous_mark(spool: Spool) -> contextlib.AbstractContextManager[None]:
+    """Mark the spool, as long as the block runs, as one that everybody may store into.
 
     Raises:
         SpoolError: the mark cannot be made.
     """
-    path = spool.root / _PROMISCUOUS
-    try:
+    return _mark(spool, _PROMISCUOUS)
+
+
+def is_promiscuous(spool: Spool) -> bool:
+    """Whether a receiver of this spool lets everybody store now."""
+    return _is_marked(spool, _PROMISCUOUS)
+
+
+def receiving_mark(spool: Spool) -> contextlib.AbstractContextManager[None]:
+    """Mark the spool, as long as the block runs, as one that a receiver writes to.
+
+    Raises:
+        SpoolError: the mark cannot be made.
+    """
+    return _mark(spool, _RECEIVING)
+
+
+def is_receiving(spool: Spool) -> bool:
+    """Whether a receiver of this spool runs now."""
+    return _is_marked(spool, _RECEIVING)
+
+
+@contextlib.contextmanager
+def _mark(spool: Spool, name: str) -> Iterator[None]:
+    """A lock of the kernel's, which is gone with the process."""
+    path = spool.root / name
+    with disk_errors("cannot write", path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise SpoolError(f"cannot write {path}: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
@@ -203,10 +226,9 @@ def promiscuous_mark(spool: Spool) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_promiscuous(spool: Spool) -> bool:
-    """Whether some receiver of this spool lets everybody in now."""
+def _is_marked(spool: Spool, name: str) -> bool:
     try:
-        descriptor = os.open(spool.root / _PROMISCUOUS, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(spool.root / name, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
+from django.utils import timezone
 
 from tardis_imagetrove.ingest import states
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Archive, FilterRun, Series
+from tardis_imagetrove.models import Archive, Event, FilterRun, Series
 from tardis_imagetrove.reasons import Reason
+from tardis_imagetrove.scp import receiving_mark
 
 from ..conftest import deliver, phantom, series_uid, why
 from ..site import HOST, REPOSITORY
@@ -24,8 +29,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def site(spool, settings, owner):
+    """A spool with a receiver, as far as the status can see."""
     settings.IMAGETROVE = {"SPOOL": str(spool.root), "SPOOL_RESERVE_MIB": 0}
-    return spool
+    with receiving_mark(spool):
+        yield spool
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -52,10 +59,42 @@ def test_an_empty_site_is_well(site):
     assert "Series: none\nFilter runs: none\n" in said
 
 
-def test_a_spool_that_was_never_used_is_well_and_is_not_made(site, settings, tmp_path):
-    settings.IMAGETROVE = {"SPOOL": str(tmp_path)}
-    assert run()[0] == 0
+def test_a_spool_that_was_never_used_is_not_made(site, settings, tmp_path):
+    settings.IMAGETROVE = {"SPOOL": str(tmp_path), "SPOOL_RESERVE_MIB": 0}
+    code, said = run()
+    assert (code, said.count("PROBLEM")) == (1, 1)
+    assert f"PROBLEM no receiver runs on {tmp_path}" in said
     assert not (tmp_path / "series").exists()
+
+
+def test_a_spool_in_its_reserve_is_a_problem(site, settings):
+    settings.IMAGETROVE = {"SPOOL": str(site.root), "SPOOL_RESERVE_MIB": 10**9}
+    code, said = run()
+    assert code == 1
+    assert "free space is below the reserve of 1000000000 MiB; the receiver refuses every instance" in said
+    assert [one["code"] for one in json.loads(run("--json")[1])["problems"]] == ["in-reserve"]
+
+
+def test_a_clock_that_was_set_back_is_a_problem(site):
+    states.received("1.2.3")
+    Event.objects.update(at=timezone.now() + timedelta(hours=3))
+    code, said = run()
+    assert code == 1
+    assert re.search("PROBLEM this machine's clock is 10[78][0-9][0-9] s behind", said)
+
+
+def test_a_reader_that_stops_reading_gets_no_traceback(site):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), HOST])}
+    environment |= {
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "IMAGETROVE_TEST_DATABASE": str(connection.settings_dict["NAME"]),
+    }
+    for number in range(3000):
+        Series.objects.create(series_uid=f"1.2.{number}", description="x" * 200, state=Series.State.HELD)
+    command = f"{sys.executable} -m django imagetrove_status | head -1"
+    done = subprocess.run(command, shell=True, cwd=HOST, env=environment, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
 def test_a_spool_that_is_a_file_is_told(site, settings, tmp_path):
@@ -193,7 +232,7 @@ def test_with_the_database_away_the_spool_is_still_told(site, tmp_path):
     done = subprocess.run(command, cwd=HOST, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "2 files of 1 series" in done.stdout
-    assert "Database: cannot be asked: unable to open database file" in done.stdout
+    assert "the database cannot be asked: unable to open database file" in done.stdout
 
 
 @pytest.mark.parametrize("folder", [None, "/nowhere/at/all"])
@@ -214,7 +253,7 @@ def test_with_the_broker_away_the_rest_is_still_told(site, monkeypatch):
     monkeypatch.setattr(type(tardis_app), "connection_for_write", away)
     code, said = run()
     assert code == 1
-    assert "Broker: cannot be reached: " in said
+    assert "PROBLEM the broker cannot be reached: " in said
     assert "Connection refused" in said
     assert "Series: none" in said
     code, said = run("--json")

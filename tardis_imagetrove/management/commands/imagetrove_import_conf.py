@@ -27,6 +27,7 @@ class Command(BaseCommand):
         "Make or update instrument configurations from an imagetrove_uploader.conf. What the file does not say "
         "(owner, storage box, project, filters) stays as it is. Ends with status 1 if anything was left out."
     )
+    requires_system_checks = ("imagetrove",)  # other apps and signing in have their own commands
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="the uploader's configuration file")

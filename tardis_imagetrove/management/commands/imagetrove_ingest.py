@@ -15,6 +15,7 @@ class Command(BaseCommand):
     help = (
         "Queue the ingest of series that are in the spool, without waiting for their quiet period or retry."
     )
+    requires_system_checks = ("imagetrove",)  # other apps and signing in have their own commands
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("series_uid", nargs="*", help="SeriesInstanceUID of a series in the spool")

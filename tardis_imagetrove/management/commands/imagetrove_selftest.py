@@ -18,6 +18,7 @@ class Command(BaseCommand):
         "Send a generated series to the running receiver as an instrument would, wait for it, check archive, "
         "conversions, metadata, permission and download, and remove all of it again. Ends with status 0 if all is well."
     )
+    requires_system_checks = ("imagetrove",)  # other apps and signing in have their own commands
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="where the receiver is (default: 127.0.0.1)")
