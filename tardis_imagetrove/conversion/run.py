@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from django.db import DatabaseError, DataError, connection, connections, transaction
+from django.db import DatabaseError, DataError, connection, transaction
 from django.db.models import F, Max
 
 from ..archive import unpack
@@ -22,6 +22,7 @@ from ..errors import KilledError, PermanentError, RetriableError
 from ..filters.base import DicomSeries, Filter, FilterResult, FilterSettings
 from ..formats.dicom.fields import parse_field
 from ..ingest import states
+from ..ingest.limited import leave_connections
 from ..models import (
     LOST_ATTEMPTS,
     WARNING,
@@ -243,7 +244,7 @@ def _convert(
             return result
 
         # Between two threads' lives: the child is forked from a process that has one.
-        report = isolated(work, limits, begin=_leave_connections, waiting=lambda: _beating(run, beat_seconds))
+        report = isolated(work, limits, begin=leave_connections, waiting=lambda: _beating(run, beat_seconds))
         _note(run, report)
         if report.error is not None:
             raise report.error
@@ -261,17 +262,6 @@ def _note(run: FilterRun, report: Report) -> None:
     ]
     run.exit_status = programs[-1].exit_status if programs else report.exit_status
     run.memory_mib = round(report.memory_mib, 1)
-
-
-def _leave_connections() -> None:
-    """Let go of the database connections, which are the parent's; a child that wants one opens its own."""
-    for alias in connections:
-        if (found := getattr(connections[alias], "connection", None)) is not None:
-            _left.append(found)  # kept, since closing it would close the parent's
-            connections[alias].connection = None
-
-
-_left: list[object] = []
 
 
 def _settings(archive: Archive) -> FilterSettings:

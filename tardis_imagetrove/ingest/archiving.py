@@ -23,6 +23,7 @@ from ..sandbox.scratch import scratch_folder
 from . import states
 from .arrived import Arrived
 from .deidentified import Copies, Disguise
+from .limited import within_limits
 
 
 def is_here(archive: Archive | None, key: DatasetKey | None) -> bool:
@@ -97,7 +98,10 @@ def archive_instances(
             folder = stack.enter_context(scratch_folder(scratch))
             contents = _gather(series, new, copies, disguise, folder, stack)
             if apart is not None:
-                study_uid = field_text(read_header(new[0].path, ()), "StudyInstanceUID")
+                first = new[0].path
+                study_uid = within_limits(
+                    lambda: field_text(read_header(first, ()), "StudyInstanceUID"), [first], "reading"
+                )
                 apart_sums = store(apart, series.series_uid, study_uid, contents.originals)
             sums = store(record, series.public_uid, series.study_uid, contents.members)
         with transaction.atomic():

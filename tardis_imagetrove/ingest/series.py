@@ -26,6 +26,7 @@ from . import states
 from .archiving import archive_instances, is_here
 from .arrived import Arrived
 from .deidentified import Copies, Disguise, disguise_for, make_copies
+from .limited import within_limits
 from .placement import (
     Destination,
     Placement,
@@ -124,7 +125,8 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
     site_rules = rules()
     series = states.received(series_uid)
     fields = set(series.placed_by).union(*(rule.fields() for rule in site_rules))
-    reading = _read(files, series_uid, fields)
+    paths = [file.path for file in files]
+    reading = within_limits(lambda: _read(files, series_uid, fields), paths, "reading")
     arrived = reading.arrived
     if not arrived:
         raise Blocked("cannot be read", _left_out(reading, series))
@@ -151,7 +153,10 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
             if placement is None:
                 check_late(reading.headers, series.placed_by, disguise.digest)
             with scratch_folder(scratch) as folder:
-                copies = make_copies(new.values(), disguise, folder)
+                originals = [item.path for item in new.values()]
+                copies = within_limits(
+                    lambda: make_copies(new.values(), disguise, folder), originals, "de-identification"
+                )
                 _take_copies(series, copies, disguise, placement, configuration, filter_names, scratch)
     # From here on every file that was read, and not refused, is in a verified archive. What is said of the series
     # comes first: once the spool is empty nothing tries again.
@@ -206,7 +211,9 @@ def _take_copies(
         series.description = series.study_uid = ""
         series.save()
         raise Blocked("cannot be de-identified", _refused(copies))
-    header = read_header(copies.made[0].copy.path, set(placement.title_fields()) if placement else ())
+    first = copies.made[0].copy.path
+    names = set(placement.title_fields()) if placement else ()
+    header = within_limits(lambda: read_header(first, names), [first], "reading")
     series.shown_uid = copies.series_uid
     _describe(series, header)
     if placement is not None:

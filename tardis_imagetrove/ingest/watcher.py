@@ -18,12 +18,12 @@ from django.db import DatabaseError, close_old_connections
 from django.db.models import Count, Max, Q
 
 from ..errors import ImageTroveError, RetriableError
-from ..formats.dicom.files import read_header
 from ..models import FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..reasons import Reason
 from ..spool import Spool
 from . import states
-from .placement import Unplaceable, match
+from .glance import glance
+from .placement import match
 from .series import rules
 
 log = logging.getLogger(__name__)
@@ -162,9 +162,9 @@ class Watcher:
         site_rules = rules()
         for file in self.spool.files(uid)[:1]:
             try:
-                header = read_header(file.path, set().union(*(rule.fields() for rule in site_rules)))
+                header = glance(file.path, set().union(*(rule.fields() for rule in site_rules)))
                 rule = match(header, site_rules)
-            except (ImageTroveError, Unplaceable, OSError):
+            except Exception:  # whatever is in the file, the watcher goes on with the site's quiet period
                 break
             own = InstrumentConfiguration.objects.values_list("quiet_seconds", flat=True).get(pk=rule.id)
             return self.timing.quiet if own is None else own

@@ -1,14 +1,15 @@
-"""Finds an instance's UIDs in its data set while the bytes pass by, without keeping the data set (pure).
+"""Finds elements of a data set while its bytes pass by, without keeping the data set (pure).
 
-A scanner of its own, as pydicom wants the bytes at hand: here they come in pieces, and nothing
-bounds what may stand before (0020,000E), be it a private element of megabytes or a sequence of
-ten thousand references. The tests hold it to pydicom.
+A scanner of its own, since pydicom needs all bytes at once: here they come in pieces, and before
+(0020,000E) there may be a private element of megabytes or a sequence of ten thousand references.
+The tests compare it with pydicom.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection
 
 from pydicom.uid import UID_dictionary
 
@@ -25,6 +26,8 @@ MAX_DEPTH = 128
 #: Longest UID value that is read; 64 is the standard's limit, and what is longer is judged by its beginning.
 _MAX_UID_BYTES = 128
 _PIECE = 65536
+#: The group of pixel data (PS3.3 section C.7.6.3), which ends every header.
+_PIXELS = (0x7FE0, 0x0000)
 
 _WANTED = frozenset((SOP_CLASS, SOP_INSTANCE, SERIES))
 
@@ -50,15 +53,27 @@ class UnreadableDataSet(Exception):
 
 
 class HeadScanner:
-    """Reads a data set piece by piece until its three UIDs are found.
+    """Reads a data set piece by piece until the wanted elements of its top level are found.
 
-    After each :meth:`feed`, :attr:`done` says whether more is wanted; the values stand in
-    :attr:`found`, by tag, without padding.
+    After each :meth:`feed`, :attr:`done` is True if no more bytes are needed. Values are in :attr:`values`, by tag.
+
+    Args:
+        wanted: tags; by default the three UIDs of an instance.
+        max_value: bytes of a value that are kept.
     """
 
-    def __init__(self, transfer_syntax: str) -> None:
-        self.found: dict[tuple[int, int], str] = {}
+    def __init__(
+        self,
+        transfer_syntax: str,
+        wanted: Collection[tuple[int, int]] = _WANTED,
+        max_value: int = _MAX_UID_BYTES,
+    ) -> None:
+        self.values: dict[tuple[int, int], tuple[str | None, bytes]] = {}
         self.done = False
+        self._wanted = frozenset(wanted)
+        self._max_value = max_value
+        # Elements stand in ascending order; an instrument that breaks it for the UIDs is put up with.
+        self._last = _PIXELS if wanted is _WANTED else max(self._wanted, default=(0, 0))
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS) if transfer_syntax in _DEFLATED else None
         self._inflated = 0
         self._offset = 0  # in the data set, for messages
@@ -74,6 +89,16 @@ class HeadScanner:
         self._tag = struct.Struct(self._order + "HH")
         self._short = struct.Struct(self._order + "H")
         self._long = struct.Struct(self._order + "I")
+
+    @property
+    def found(self) -> dict[tuple[int, int], str]:
+        """The values found so far as text, by tag, without padding."""
+        return {tag: value.decode("latin-1").rstrip("\0 ") for tag, (_vr, value) in self.values.items()}
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether the data set is in implicit VR; of a private syntax its first element tells."""
+        return bool(self._implicit)
 
     def feed(self, data: memoryview | bytes) -> None:
         """Take the next bytes.
@@ -153,25 +178,34 @@ class HeadScanner:
         else:
             raise UnreadableDataSet(f"({group:04X},{element:04X}) at byte {self._offset + at} has no VR")
         top = not self._open
-        if top and group >= 0x7FE0:  # pixels: no UID of the instance stands behind them
+        if top and ((group, element) > self._last or group >= _PIXELS[0]):
             self.done = True
             return header
         if length == UNDEFINED:
             self._enter(False, implicit=self._implicit or vr == b"UN")
             return header
-        if top and (group, element) in _WANTED:
-            return self._value((group, element), data, at, end, header, length)
+        if top and (group, element) in self._wanted:
+            return self._value(
+                (group, element), None if self._implicit else vr, data, at, end, header, length
+            )
         return header + length
 
     def _value(
-        self, tag: tuple[int, int], data: memoryview | bytes, at: int, end: int, header: int, length: int
+        self,
+        tag: tuple[int, int],
+        vr: bytes | None,
+        data: memoryview | bytes,
+        at: int,
+        end: int,
+        header: int,
+        length: int,
     ) -> int:
-        size = min(length, _MAX_UID_BYTES)
+        size = min(length, self._max_value)
         if end - at < header + size:
             return 0
         start = at + header
-        self.found[tag] = bytes(data[start : start + size]).decode("latin-1").rstrip("\0 ")
-        if len(self.found) == len(_WANTED):
+        self.values[tag] = (vr.decode() if vr else None, bytes(data[start : start + size]))
+        if len(self.values) == len(self._wanted):
             self.done = True
         return header + length
 

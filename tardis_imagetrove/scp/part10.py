@@ -1,4 +1,4 @@
-"""The beginning of a DICOM file (PS3.10 section 7.1) for a data set that came over the network (pure)."""
+"""The beginning of a DICOM file (PS3.10 section 7.1): written for a received data set, and read within bounds (pure)."""
 
 from __future__ import annotations
 
@@ -39,3 +39,34 @@ def file_beginning(sop_class: str, sop_instance: str, transfer_syntax: str) -> b
         + _OURS
     )
     return bytes(128) + b"DICM" + _SHORT.pack(0x0002, 0x0000, b"UL", 4) + struct.pack("<I", len(meta)) + meta
+
+
+def read_file_meta(data: bytes) -> tuple[str, int] | None:
+    """The transfer syntax that the file meta information names, and where the data set begins.
+
+    Args:
+        data: the beginning of a file. Its meta information must be in it, within 1000 elements.
+
+    Returns:
+        None if it is not the beginning of a DICOM file.
+    """
+    if data[128:132] != b"DICM":
+        return None
+    offset, syntax = 132, None
+    for _ in range(1000):
+        if len(data) < offset + 8:
+            return None
+        group, element, vr, length = _SHORT.unpack_from(data, offset)
+        if group != 0x0002:
+            break
+        start = offset + 8
+        if vr in (b"OB", b"OW", b"UN", b"UT"):
+            if len(data) < offset + 12:
+                return None
+            start, length = offset + 12, struct.unpack_from("<I", data, offset + 8)[0]
+        if length > len(data) - start:
+            return None
+        if element == 0x0010:
+            syntax = data[start : start + length].decode("latin-1").rstrip("\0 ")
+        offset = start + length
+    return None if syntax is None else (syntax, offset)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -44,6 +47,9 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 """Of pixel data in fragments (PS3.5 A.4)."""
 
 
+_cpu_seconds: ContextVar[float | None] = ContextVar("cpu_seconds", default=None)
+
+
 class UnreadableFile(PermanentError):
     """A file that is not DICOM, or is damaged; the text names it."""
 
@@ -78,6 +84,43 @@ def read_attributes(path: Path, tags: Iterable[BaseTag] | None = None) -> tuple[
     return dataset, pixels[0] if pixels else None
 
 
+class _TooLong(Exception):
+    """A file takes more CPU time than it may."""
+
+
+@contextmanager
+def time_limit(cpu_seconds: float) -> Iterator[None]:
+    """Within the block :func:`read_header` gives a file up after so many CPU seconds.
+
+    For the main thread of a process that is made for reading: the limit is a signal's (SIGPROF).
+    """
+    token = _cpu_seconds.set(cpu_seconds)
+    try:
+        yield
+    finally:
+        _cpu_seconds.reset(token)
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    seconds = _cpu_seconds.get()
+    if seconds is None:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLong(f"its attributes take more than {seconds:g} s of CPU time")
+
+    former = signal.signal(signal.SIGPROF, stop)
+    # Once more each second, if the first is caught on its way.
+    signal.setitimer(signal.ITIMER_PROF, seconds, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, former)
+
+
 def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
     """A file's attributes without its pixels, decoded; only ``fields`` if they are named.
 
@@ -87,7 +130,7 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
     """
     tags = None if fields is None else [parse_field(name) for name in {*SERIES_FIELDS, *fields}]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _timed():
             warnings.simplefilter("ignore")
             header, _ = read_attributes(path, tags)
             for tag in list(header.keys()):  # decodes now, so that damage is found here
@@ -102,6 +145,10 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
         raise NoInstance(f"{path.name}: not a DICOM file") from error
     except UnreadableFile:
         raise
+    except MemoryError:
+        raise UnreadableFile(f"{path.name}: its attributes need more memory than reading may use") from None
+    except _TooLong as error:
+        raise UnreadableFile(f"{path.name}: {error}") from None
     except Exception as error:  # pydicom raises errors of many kinds for damaged files
         raise UnreadableFile(f"{path.name}: damaged ({type(error).__name__}: {error})") from error
     return header
