@@ -85,7 +85,7 @@ def test_all_state_lies_under_one_folder(environment, tmp_path):
     state = tmp_path / "state"
     assert (state / "db.sqlite3").exists()
     assert [path.name for path in (state / "store").rglob("*") if path.is_file()] == ["a"]
-    assert list((state / "broker" / "queue").iterdir())
+    assert (state / "broker" / "broker.sqlite3").exists()
 
 
 @pytest.mark.slow
