@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
+.PHONY: fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
 demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
@@ -30,6 +30,11 @@ bench-receiver: $(INSTALLED)
 
 # Style and types. It installs its tools on first use.
 LINT := $(VENV)/.lint
+# Feed damaged requests, commands, data sets and files to the readers: make fuzz SECONDS=60
+SECONDS_OF_FUZZING := $(or $(SECONDS),60)
+fuzz: $(INSTALLED)
+	@$(RUN) benchmarks/fuzz.py --seconds $(SECONDS_OF_FUZZING)
+
 lint: $(LINT)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
