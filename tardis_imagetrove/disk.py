@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import queue
 import threading
@@ -11,6 +12,15 @@ from pathlib import Path
 
 #: Folders that one process syncs at the same time.
 _SYNC_THREADS = 8
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1024 * 1024):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sync_file(path: Path) -> None:

@@ -6,6 +6,7 @@ Layout under the root::
     incoming/<receiver>/<n>.<size>.part  a complete file of <size> bytes that is being made durable
     series/<SeriesInstanceUID>/<SOPInstanceUID>.dcm            an acknowledged file
     series/<SeriesInstanceUID>/<SOPInstanceUID>~<hash>.dcm     a different file with the same UID
+    series/<study UID>/<UID>.zip         files of a study of another format, packed (``formats/packed.py``)
     locks/<SeriesInstanceUID>  held (flock) by the process that ingests the series
 
 Beside them the receiver keeps the senders (``senders.json``, see ``scp/admission.py``) and the accepted
@@ -33,19 +34,17 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from .disk import SharedFolder, SyncThreads, sync_file, sync_folder
+from .disk import SharedFolder, SyncThreads, file_sha256, sync_file, sync_folder
 from .errors import RetriableError
+from .uids import is_uid
 
 #: Free space that receiving leaves on the disk, so that the host itself goes on working.
 DEFAULT_RESERVE_BYTES = 512 * 1024 * 1024
-
-#: A UID as PS3.5 section 9.1 has it, tolerant of leading zeros, which instruments do send.
-UID_PATTERN = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOCK = 1024 * 1024
@@ -78,16 +77,26 @@ class Stored(Enum):
 
 
 @dataclass(frozen=True)
-class SpooledFile:
-    """One acknowledged file."""
+class Added:
+    """A file that :meth:`Spool.add` has stored.
 
-    path: Path
-    sop_instance_uid: str
+    Attributes:
+        uid: of its series, or study.
+        item: its own UID.
+        size: bytes.
+        sha256: of its bytes, in hexadecimal.
+    """
+
+    outcome: Stored
+    uid: str
+    item: str
+    size: int
+    sha256: str
 
 
-def is_uid(text: str) -> bool:
-    """Whether ``text`` may be a UID (PS3.5 section 9.1): at most 64 digits and dots."""
-    return len(text) <= 64 and UID_PATTERN.match(text) is not None
+def item_uid(path: Path) -> str:
+    """The UID that a file in the spool was stored under."""
+    return path.stem.partition("~")[0]
 
 
 @contextlib.contextmanager
@@ -98,15 +107,6 @@ def disk_errors(what: str, path: Path) -> Iterator[None]:
     except OSError as error:
         family = SpoolFull if error.errno in _FULL else SpoolError
         raise family(f"{what} {path}: {error.strerror}") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class _FreeSpace:
@@ -332,6 +332,41 @@ class Spool:
         with disk_errors("cannot write in the spool", self.root):
             return Incoming(process, process.folder / f"{next(process.numbers)}.part")
 
+    def add(
+        self,
+        chunks: Iterable[bytes],
+        identify: Callable[[Path], tuple[str, str]],
+        suffix: str = ".dcm",
+        most: int = 0,
+    ) -> Added:
+        """Store bytes that are at hand: durable when this returns.
+
+        Args:
+            identify: called with the complete file, which has a temporary name; says the UIDs of the series (or
+                study) and of the file.
+            suffix: of the file in the spool, by which its format is known.
+            most: bytes that are expected; there must be room for them.
+
+        Raises:
+            SpoolFull: no space, or the write would use the reserve.
+            SpoolError: another error of the disk.
+            ValueError: an invalid UID (PS3.5 section 9.1).
+            Exception: what ``chunks`` or ``identify`` raises; then nothing is stored.
+        """
+        if most and self.free_bytes() < most:
+            raise SpoolFull(
+                f"the disk of {self.root} has no room for {most / 2**20:.0f} MiB beside the reserve of"
+                f" {self.reserve_bytes // 2**20} MiB"
+            )
+        digest, size = hashlib.sha256(), 0
+        with self.incoming() as incoming:
+            for chunk in chunks:
+                incoming.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            uid, item = identify(incoming.path)
+            return Added(incoming.commit(uid, item, suffix), uid, item, size, digest.hexdigest())
+
     # Reading
 
     def series_uids(self) -> list[str]:
@@ -349,7 +384,7 @@ class Spool:
             except FileNotFoundError:
                 return None
 
-    def files(self, series_uid: str) -> list[SpooledFile]:
+    def files(self, series_uid: str) -> list[Path]:
         """The files waiting in a series, by name."""
         folder = self.series_root / series_uid
         with disk_errors("cannot read the spool", folder):
@@ -357,7 +392,7 @@ class Spool:
                 names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
             except FileNotFoundError:
                 return []
-        return [SpooledFile(folder / name, name.removesuffix(".dcm").partition("~")[0]) for name in names]
+        return [folder / name for name in names]
 
     @contextlib.contextmanager
     def lock(self, series_uid: str) -> Iterator[bool]:
@@ -387,12 +422,12 @@ class Spool:
         finally:
             os.close(descriptor)
 
-    def discard(self, series_uid: str, files: list[SpooledFile]) -> None:
+    def discard(self, series_uid: str, files: Iterable[Path]) -> None:
         """Remove archived files, and the series' folder if it is then empty."""
         folder = self.series_root / series_uid
         with disk_errors("cannot clear", folder):
-            for file in files:
-                file.path.unlink(missing_ok=True)
+            for path in files:
+                path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a new instance may just have arrived
                 folder.rmdir()
 
@@ -430,7 +465,7 @@ class Incoming:
             while view:
                 view = view[self._file.write(view) :]
 
-    def commit(self, series_uid: str, sop_instance_uid: str) -> Stored:
+    def commit(self, series_uid: str, uid: str, suffix: str = ".dcm") -> Stored:
         """Store the file durably: its bytes, its name, and the name of its folder are synced.
 
         Leaving the context afterwards removes the temporary name, which may wait until the sender has its answer.
@@ -439,9 +474,9 @@ class Incoming:
             ValueError: an invalid UID (PS3.5 section 9.1).
             SpoolError: the disk fails; nothing may be acknowledged, and the name is taken away again.
         """
-        for uid in (series_uid, sop_instance_uid):
-            if not is_uid(uid):
-                raise ValueError(f"not a DICOM UID: {uid[:80]!r}")
+        for given in (series_uid, uid):
+            if not is_uid(given):
+                raise ValueError(f"not a DICOM UID: {given[:80]!r}")
         with disk_errors("cannot store", self.path):
             # The next start compares the size with the file's, if this process does not get to the end.
             complete = self.path.with_suffix(f".{self._size}.part")
@@ -450,14 +485,14 @@ class Incoming:
             while True:
                 folder = self._process.series_folder(series_uid)
                 try:
-                    return self._store(folder, sop_instance_uid)
+                    return self._store(folder, uid, suffix)
                 except FileNotFoundError:
                     # Ingest has removed the folder, which was empty; or incoming/ was cleared away.
                     if not self.path.exists():
                         raise
 
-    def _store(self, folder: SharedFolder, sop_instance_uid: str) -> Stored:
-        name, outcome = f"{sop_instance_uid}.dcm", Stored.NEW
+    def _store(self, folder: SharedFolder, uid: str, suffix: str) -> Stored:
+        name, outcome = f"{uid}{suffix}", Stored.NEW
         while True:
             try:
                 os.link(self.path, name, dst_dir_fd=folder.descriptor)
@@ -468,7 +503,7 @@ class Incoming:
                         return Stored.IDENTICAL
                 except FileNotFoundError:  # ingest has just taken it
                     continue
-                name = f"{sop_instance_uid}~{file_sha256(self.path)[:16]}.dcm"
+                name = f"{uid}~{file_sha256(self.path)[:16]}{suffix}"
                 outcome = Stored.DIFFERENT
                 continue
             try:

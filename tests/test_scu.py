@@ -16,7 +16,7 @@ from pynetdicom.sop_class import Verification
 from tardis_imagetrove import scu
 from tardis_imagetrove.formats.dicom.files import UnreadableFile
 from tardis_imagetrove.scp import ReceiverConfig, running_receiver
-from tardis_imagetrove.spool import Spool
+from tardis_imagetrove.spool import Spool, item_uid
 
 from .conftest import phantom
 
@@ -28,7 +28,7 @@ def peer(spool):
 
 
 def waiting(spool: Spool) -> set[str]:
-    return {file.sop_instance_uid for uid in spool.series_uids() for file in spool.files(uid)}
+    return {item_uid(file) for uid in spool.series_uids() for file in spool.files(uid)}
 
 
 def test_what_is_acknowledged_is_in_the_spool(peer, spool, tmp_path):

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tardis_imagetrove.spool import Spool, SpoolError, SpoolFull, Stored, is_uid
+from tardis_imagetrove.spool import Spool, SpoolError, SpoolFull, Stored, item_uid
+from tardis_imagetrove.uids import is_uid
 
 
 def store(spool: Spool, content: bytes, series: str = "1.2", sop: str = "1.2.3") -> Stored:
@@ -27,7 +28,7 @@ def store(spool: Spool, content: bytes, series: str = "1.2", sop: str = "1.2.3")
 def test_a_committed_file_is_listed_with_its_uid_and_bytes(spool):
     assert store(spool, b"abc") is Stored.NEW
     (file,) = spool.files("1.2")
-    assert (file.sop_instance_uid, file.path.read_bytes()) == ("1.2.3", b"abc")
+    assert (item_uid(file), file.read_bytes()) == ("1.2.3", b"abc")
     assert spool.series_uids() == ["1.2"]
 
 
@@ -39,8 +40,8 @@ def test_the_same_bytes_again_are_kept_once_and_other_bytes_beside_them(spool):
         Stored.IDENTICAL,
     ]
     files = spool.files("1.2")
-    assert sorted(file.path.read_bytes() for file in files) == [b"abc", b"abd"]
-    assert {file.sop_instance_uid for file in files} == {"1.2.3"}
+    assert sorted(file.read_bytes() for file in files) == [b"abc", b"abd"]
+    assert {item_uid(file) for file in files} == {"1.2.3"}
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def test_clearing_leaves_what_arrived_meanwhile(spool):
     files = spool.files("1.2")
     store(spool, b"late", sop="1.2.4")
     spool.discard("1.2", files)
-    assert [file.sop_instance_uid for file in spool.files("1.2")] == ["1.2.4"]
+    assert [item_uid(file) for file in spool.files("1.2")] == ["1.2.4"]
 
 
 def test_what_is_stored_is_synced_and_so_are_the_names_that_lead_to_it(spool, synced):
@@ -340,7 +341,7 @@ def test_many_processes_storing_and_clearing_at_once_lose_nothing(spool, tmp_pat
     taken = set()
     while any(child.poll() is None for child in children) or spool.files("1.2"):
         files = spool.files("1.2")
-        taken |= {file.path.read_bytes() for file in files}
+        taken |= {file.read_bytes() for file in files}
         spool.discard("1.2", files)
     assert [child.returncode for child in children] == [0, 0, 0]
     assert taken == {b"%d" % number for number in range(100)}
@@ -363,6 +364,6 @@ def test_a_killed_receiver_leaves_whole_files_only(spool, tmp_path):
         time.sleep(moment)
         os.kill(child.pid, signal.SIGKILL)
         acknowledged = [int(line) for line in child.stdout.read().split()]
-        names = {file.path.name for file in spool.files("1.2")}
+        names = {file.name for file in spool.files("1.2")}
         assert {f"1.{number}.dcm" for number in acknowledged} <= names
-        assert {file.path.stat().st_size for file in spool.files("1.2")} == {10000}
+        assert {file.stat().st_size for file in spool.files("1.2")} == {10000}

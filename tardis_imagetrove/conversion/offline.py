@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..deidentification import NotDeidentifiable, Profile, Pseudonyms, deidentify
+from ..disk import file_sha256
 from ..errors import ImageTroveError, PermanentError
 from ..filters.base import DicomSeries, Filter, FilterResult
 from ..formats.dicom.fields import field_text
@@ -19,7 +20,6 @@ from ..formats.dicom.files import NoInstance, UnreadableFile, read_header
 from ..ingest.placement import directory_name
 from ..parameters import Parameters
 from ..sandbox.isolation import isolated
-from ..spool import file_sha256
 from . import registry
 
 

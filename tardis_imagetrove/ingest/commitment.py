@@ -25,7 +25,7 @@ from ..scp.commitment import (
     ReportTarget,
 )
 from ..scp.pending import PendingCommitments
-from ..spool import Spool, SpoolError
+from ..spool import Spool, SpoolError, item_uid
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def outcome_of(references: Iterable[CommitmentReference], spool: Spool) -> Outco
     """
     references = tuple(references)
     # The spool first: what has gone from it by now is in the ledger already.
-    spooled = {file.sop_instance_uid for uid in spool.series_uids() for file in spool.files(uid)}
+    spooled = {item_uid(file) for uid in spool.series_uids() for file in spool.files(uid)}
     ledger = _ledger({one.sop_instance for one in references})
     kept: dict[int, bool] = {}
     committed, failed, waiting = [], [], []

@@ -1,4 +1,7 @@
-"""Where a series belongs: which instrument, which experiment and dataset, which project (pure)."""
+"""Where a series belongs: which instrument, which experiment and dataset, which project.
+
+Everything here is pure and works on plain fields, whatever format they were read from.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
-
 from ..errors import PermanentError
-from ..formats.dicom.fields import field_text
+from ..formats.base import Fields
 
 #: MyTARDIS's limit on an experiment's title.
 EXPERIMENT_TITLE_LENGTH = 400
@@ -23,6 +24,20 @@ DIRECTORY_LENGTH = 80
 #: What all instances of a series must agree on, whatever its titles are made of: a series is of one
 #: patient (PS3.3 section A.1.2), and one of two is some console's or anonymiser's mistake.
 ALWAYS_AGREED = ("PatientID",)
+
+#: What an operator recognises a scan by.
+DESCRIBING = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "Modality",
+    "StationName",
+    "SourceApplicationEntityTitle",
+)
+
+#: Instruments that are named when none matches.
+NEAREST = 2
+#: Characters of a value that a message quotes.
+QUOTED = 100
 
 
 class Unplaceable(PermanentError):
@@ -45,7 +60,7 @@ class Rule:
     discreet: bool = False  # its series are de-identified: no value is quoted
 
     def fields(self) -> set[str]:
-        """Every DICOM field that the rule looks at."""
+        """Every field that the rule looks at."""
         named = {field for field, _ in self.instrument} | {*self.experiment_title, *self.dataset_title}
         return named | {*ALWAYS_AGREED} | ({self.project_field} if self.project_field else set())
 
@@ -71,7 +86,7 @@ class Placement:
     """Where a series goes.
 
     Attributes:
-        fields: every DICOM field that had a say in it, and its value.
+        fields: every field that decided it, and its value.
         project: the number that the project rule found; empty when the series names none.
         group: the group that may read; empty for the owner alone.
     """
@@ -120,20 +135,20 @@ class Placement:
             self.group,
         )
 
-    def disguised(self, copy: Dataset, digest: Callable[[object], str]) -> Destination:
+    def deidentified(self, copy: Fields, digest: Callable[[object], str]) -> Destination:
         """Where its de-identified copies go: found by the original values, titled by the copies'.
 
         The keys are never those of what is shown as it was received, nor those of originals.
 
         Args:
-            copy: header of one of the copies.
+            copy: fields of one of the copies.
             digest: by a secret, so that nobody can try what values a key was made of.
 
         Raises:
             Unplaceable: de-identification has left nothing for a title.
         """
         titles = [
-            [field_text(copy, field) for field, _ in values]
+            [copy.get(field, "") for field, _ in values]
             for values in (self.experiment_values, self.dataset_values)
         ]
         for fields, texts, of_what in zip(
@@ -184,51 +199,95 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def matches(header: Dataset, rule: Rule) -> bool:
-    """Whether a rule's name/value pairs all hold."""
-    return all(field_text(header, field) == value.strip() for field, value in rule.instrument)
+@dataclass(frozen=True)
+class Verdict:
+    """What one rule says of a scan.
+
+    Attributes:
+        held: the name/value pairs that hold.
+        failed: the others: field, value that the rule wants, value that the scan has.
+    """
+
+    rule: Rule
+    held: tuple[tuple[str, str], ...]
+    failed: tuple[tuple[str, str, str], ...]
+
+    @property
+    def matches(self) -> bool:
+        return not self.failed
+
+    def text(self, quoting: bool = True) -> str:
+        """The pairs that fail, in words.
+
+        Args:
+            quoting: also say what the scan has.
+        """
+        return " and ".join(_failure(field, wanted, actual, quoting) for field, wanted, actual in self.failed)
 
 
-def is_discreet(headers: Iterable[Dataset], rules: Iterable[Rule]) -> bool:
+def _failure(field: str, wanted: str, actual: str, quoting: bool) -> str:
+    if not quoting:
+        return f"{field} is not {wanted!r}"
+    return f"{field} is {repr(shorten(actual, QUOTED)) if actual else 'empty'}, not {wanted!r}"
+
+
+def explain(fields: Fields, rules: Iterable[Rule]) -> tuple[Verdict, ...]:
+    """What each rule says of a scan: those that match first, then by the number of pairs that hold."""
+    verdicts = []
+    for rule in rules:
+        held, failed = [], []
+        for field, value in rule.instrument:
+            actual, wanted = fields.get(field, ""), value.strip()
+            if actual == wanted:
+                held.append((field, wanted))
+            else:
+                failed.append((field, wanted, actual))
+        verdicts.append(Verdict(rule, tuple(held), tuple(failed)))
+    return tuple(
+        sorted(verdicts, key=lambda verdict: (not verdict.matches, -len(verdict.held), len(verdict.failed)))
+    )
+
+
+def describe(fields: Fields) -> str:
+    """A scan in a few words: ``MR scan from SIEMENS Skyra, station MR1``."""
+    maker = " ".join(filter(None, (fields.get("Manufacturer", ""), fields.get("ManufacturerModelName", ""))))
+    words = " ".join(filter(None, (fields.get("Modality", ""), "scan", maker and f"from {maker}")))
+    if station := fields.get("StationName", ""):
+        words += f", station {station}"
+    if sender := fields.get("SourceApplicationEntityTitle", ""):
+        words += f", sent by {sender}"
+    return shorten(words, 2 * QUOTED)
+
+
+def is_discreet(headers: Iterable[Fields], rules: Iterable[Rule]) -> bool:
     """Whether one of a series' instances is of an instrument whose series are de-identified."""
     hidden = [rule for rule in rules if rule.discreet]
-    return any(matches(header, rule) for header in headers for rule in hidden)
+    return any(verdict.matches for header in headers for verdict in explain(header, hidden))
 
 
-def match(header: Dataset, rules: Iterable[Rule], discreet: bool = False) -> Rule:
+def match(fields: Fields, rules: Iterable[Rule], discreet: bool = False) -> Rule:
     """The one rule whose name/value pairs all hold.
 
     Args:
-        discreet: quote no value of the header.
+        discreet: quote no value of the scan.
 
     Raises:
-        Unplaceable: none or several; the text says why for each.
+        Unplaceable: none or several; the text describes the scan and names the nearest instruments.
     """
-    found, misses = [], []
-    for rule in rules:
-        miss = next(
-            (
-                (field, value, actual)
-                for field, value in rule.instrument
-                if (actual := field_text(header, field)) != value.strip()
-            ),
-            None,
-        )
-        if miss is None:
-            found.append(rule)
-        else:
-            field, value, actual = miss
-            said = f"is not {value!r}" if discreet else f"is {shorten(actual, 100)!r}, not {value!r}"
-            misses.append(f"{rule.name}: {field} {said}")
+    verdicts = explain(fields, rules)
+    found = [verdict.rule for verdict in verdicts if verdict.matches]
     if len(found) == 1:
         return found[0]
     if found:
         raise Unplaceable("matches more than one instrument: " + ", ".join(rule.name for rule in found))
-    raise Unplaceable(
-        "matches no instrument ("
-        + ("; ".join(misses) if misses else "no instrument is configured and enabled")
-        + ")"
+    if not verdicts:
+        raise Unplaceable("matches no instrument (no instrument is configured and enabled)")
+    nearest = "; ".join(
+        f"{verdict.rule.name}: {verdict.text(not discreet)}" for verdict in verdicts[:NEAREST]
     )
+    more = f"; and {len(verdicts) - NEAREST} more" if len(verdicts) > NEAREST else ""
+    scan = "" if discreet else f": {describe(fields)}"
+    raise Unplaceable(f"matches no instrument{scan} ({nearest}{more})")
 
 
 def project_number(text: str, pattern: str) -> str:
@@ -253,11 +312,11 @@ def project_number(text: str, pattern: str) -> str:
     return numbers[0] if numbers else ""
 
 
-def place(header: Dataset, rules: Iterable[Rule], discreet: bool = False) -> Placement:
+def place(header: Fields, rules: Iterable[Rule], discreet: bool = False) -> Placement:
     """Where one instance belongs.
 
     Args:
-        discreet: quote no value of the header by which it is no instrument's.
+        discreet: quote no value of the scan when no instrument matches.
 
     Raises:
         Unplaceable: no or several instruments, a title field without a value, several projects.
@@ -266,7 +325,7 @@ def place(header: Dataset, rules: Iterable[Rule], discreet: bool = False) -> Pla
     project = ""
     if rule.project_field:
         try:
-            project = project_number(field_text(header, rule.project_field), rule.project_pattern)
+            project = project_number(header.get(rule.project_field, ""), rule.project_pattern)
         except Unplaceable as error:
             raise Unplaceable(f"{rule.project_field} {error}") from error
     return Placement(
@@ -276,22 +335,20 @@ def place(header: Dataset, rules: Iterable[Rule], discreet: bool = False) -> Pla
         dataset_values=_values(header, rule.dataset_title, "the dataset's title", rule),
         project=project,
         group=rule.project_group.format(project) if project else "",
-        fields=tuple((field, field_text(header, field)) for field in sorted(rule.fields())),
+        fields=tuple((field, header.get(field, "")) for field in sorted(rule.fields())),
         discreet=rule.discreet,
     )
 
 
-def _values(
-    header: Dataset, fields: tuple[str, ...], purpose: str, rule: Rule
-) -> tuple[tuple[str, str], ...]:
-    values = tuple((field, field_text(header, field)) for field in fields)
+def _values(header: Fields, fields: tuple[str, ...], purpose: str, rule: Rule) -> tuple[tuple[str, str], ...]:
+    values = tuple((field, header.get(field, "")) for field in fields)
     missing = [field for field, value in values if not value]
     if missing:
         raise Unplaceable(f"has no {' and no '.join(missing)}, which {rule.name} needs for {purpose}")
     return values
 
 
-def place_all(headers: Iterable[Dataset], rules: Iterable[Rule]) -> Placement:
+def place_all(headers: Iterable[Fields], rules: Iterable[Rule]) -> Placement:
     """Where a series belongs, on which all its instances must agree.
 
     Raises:
@@ -307,7 +364,7 @@ def place_all(headers: Iterable[Dataset], rules: Iterable[Rule]) -> Placement:
         elif placement != agreed:
             raise Unplaceable(
                 f"instances disagree on where they belong: {_difference(agreed, placement, discreet)}"
-                + ("" if discreet else f" (instance {header.get('SOPInstanceUID', '?')})")
+                + ("" if discreet else f" (instance {header.get('SOPInstanceUID') or '?'})")
             )
     if agreed is None:
         raise Unplaceable("has no instance that can be read")
@@ -325,7 +382,7 @@ def _difference(one: Placement, other: Placement, discreet: bool) -> str:
 
 
 def check_late(
-    headers: Iterable[Dataset],
+    headers: Iterable[Fields],
     placed_by: Mapping[str, str],
     digest: Callable[[str, str], str] | None = None,
 ) -> None:
@@ -341,23 +398,23 @@ def check_late(
     """
     for header in headers:
         for field, value in placed_by.items():
-            late = field_text(header, field)
+            late = header.get(field, "")
             if digest is not None and digest(field, late) != value:
                 raise Unplaceable(f"a late instance differs from its series in {field}")
             if digest is None and late != value:
                 raise Unplaceable(
-                    f"late instance {header.get('SOPInstanceUID', '?')} differs from its series:"
+                    f"late instance {header.get('SOPInstanceUID') or '?'} differs from its series:"
                     f" {field} is {late!r}, not {value!r}"
                 )
 
 
-def directory_name(number: object, description: str) -> str:
+def directory_name(number: str, description: str) -> str:
     """A series' directory: its number in four digits and its description (``0003_t1_mprage_sag``).
 
-    A number that is none, or below 0, which would look like an option to programs, counts as 0.
+    Text that is not a number, and a negative number, which programs would take for an option, count as 0.
     """
     try:
-        prefix = f"{max(0, int(str(number))):04d}"
+        prefix = f"{max(0, int(number)):04d}"
     except ValueError:
         prefix = "0000"
     plain = unicodedata.normalize("NFKD", description).encode("ascii", "ignore").decode()

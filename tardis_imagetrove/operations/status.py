@@ -231,7 +231,7 @@ def look_at_spool(spool: Spool) -> SpoolStatus:
             waiting = 0
             for file in spool.files(uid):
                 with contextlib.suppress(FileNotFoundError):  # archived meanwhile
-                    about = file.path.stat()
+                    about = file.stat()
                     waiting += 1
                     bytes_waiting += about.st_size
                     oldest = min(oldest or (about.st_mtime, uid), (about.st_mtime, uid))

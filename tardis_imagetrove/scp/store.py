@@ -6,7 +6,8 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from ..spool import Incoming, Spool, SpoolError, SpoolFull, Stored, is_uid
+from ..spool import Incoming, Spool, SpoolError, SpoolFull, Stored
+from ..uids import is_uid
 from . import dimse
 from .dimse import Command
 from .head import SERIES, SOP_CLASS, SOP_INSTANCE, HeadScanner, UnreadableDataSet

@@ -14,6 +14,7 @@ from tardis_imagetrove.models import Archive, Instance
 from tardis_imagetrove.scp import Caller, CommitmentReference, CommitmentRequest, Sender, SenderList
 from tardis_imagetrove.scp.commitment import FailedReference, ReportNotDelivered
 from tardis_imagetrove.scp.pending import PendingCommitments
+from tardis_imagetrove.spool import item_uid
 
 from ..conftest import deliver, phantom, series_uid
 
@@ -55,9 +56,7 @@ def test_what_was_never_received_and_what_is_of_another_class_fails(spool, archi
 def test_what_is_only_in_the_spool_waits(spool, tmp_path, configuration, scratch):
     paths = phantom(tmp_path / "in", slices=2)
     deliver(spool, *paths)
-    references = [
-        CommitmentReference(MR, file.sop_instance_uid) for file in spool.files(series_uid(paths[0]))
-    ]
+    references = [CommitmentReference(MR, item_uid(file)) for file in spool.files(series_uid(paths[0]))]
     assert list(outcome_of(references, spool).waiting) == references
     ingest_series(spool, series_uid(paths[0]), (), scratch)
     assert list(outcome_of(references, spool).committed) == references
@@ -162,7 +161,7 @@ def test_the_report_waits_for_the_archive(site, spool, tmp_path, configuration, 
     paths = phantom(tmp_path / "in", slices=1)
     deliver(spool, *paths)
     (file,) = spool.files(series_uid(paths[0]))
-    site.ask(CommitmentReference(MR, file.sop_instance_uid))
+    site.ask(CommitmentReference(MR, item_uid(file)))
     site.tick(50)
     assert site.peer.got == []
     ingest_series(spool, series_uid(paths[0]), (), scratch)
@@ -175,7 +174,7 @@ def test_what_is_not_archived_in_time_is_reported_as_failed(site, spool, tmp_pat
     paths = phantom(tmp_path / "in", slices=1)
     deliver(spool, *paths)
     (file,) = spool.files(series_uid(paths[0]))
-    site.ask(CommitmentReference(MR, file.sop_instance_uid))
+    site.ask(CommitmentReference(MR, item_uid(file)))
     site.tick(140)
     ((report, _),) = site.peer.got
     assert (report.committed, [one.reason for one in report.failed]) == ((), [0x0110])

@@ -475,7 +475,7 @@ def test_what_has_no_safe_copy_waits_in_the_spool(keep_originals, spool, scratch
         series = ingest(spool, scratch, *paths)
         assert series.state == Series.State.PARTIAL
         assert "1 instance: has annotation burned into its pixels" in render(series.left_out)
-        assert [file.path.read_bytes() for file in spool.files(series.series_uid)] == [paths[1].read_bytes()]
+        assert [file.read_bytes() for file in spool.files(series.series_uid)] == [paths[1].read_bytes()]
         assert len(instances(series, tmp_path)) == 3
     assert series.archives.count() == 1
     assert paths[1].name not in series.reason

@@ -160,8 +160,8 @@ def test_one_series_uid_of_two_patients_is_held_and_both_are_kept(spool, scratch
     assert len(spool.files(uid)) == 4
 
     for file in spool.files(uid):
-        if pydicom.dcmread(file.path).PatientID == "OTHER":
-            file.path.unlink()
+        if pydicom.dcmread(file).PatientID == "OTHER":
+            file.unlink()
     ingest_series(spool, uid, (), scratch)
     series, _ = ingest(spool, scratch, *other)
     assert series.state == Series.State.HELD

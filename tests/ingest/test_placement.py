@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
 
 from tardis_imagetrove.ingest.placement import (
     Rule,
     Unplaceable,
     check_late,
     directory_name,
+    explain,
     place,
     place_all,
     project_number,
@@ -31,20 +31,20 @@ RULE = Rule(
 )
 
 
-def header(**values) -> Dataset:
-    made = Dataset()
-    for keyword, value in {
-        "Manufacturer": "SIEMENS",
-        "ManufacturerModelName": "Skyra",
-        "PatientID": "P1",
-        "StudyDescription": "Brain",
-        "SeriesDescription": "t1",
-        "ReferringPhysicianName": "12345^Smith",
-        **values,
-    }.items():
-        if value is not None:
-            setattr(made, keyword, value)
-    return made
+def header(**values) -> dict[str, str]:
+    return {
+        keyword: value
+        for keyword, value in {
+            "Manufacturer": "SIEMENS",
+            "ManufacturerModelName": "Skyra",
+            "PatientID": "P1",
+            "StudyDescription": "Brain",
+            "SeriesDescription": "t1",
+            "ReferringPhysicianName": "12345^Smith",
+            **values,
+        }.items()
+        if value is not None
+    }
 
 
 def test_all_pairs_must_hold():
@@ -53,8 +53,51 @@ def test_all_pairs_must_hold():
         place(header(ManufacturerModelName="Prisma"), [RULE])
 
 
-def test_padding_is_no_part_of_a_value():
-    assert place(header(Manufacturer="SIEMENS "), [RULE]).rule_id == 1
+def test_padding_of_a_configured_value_does_not_count():
+    padded = replace(RULE, instrument=(("Manufacturer", "SIEMENS "),))
+    assert place(header(), [padded]).rule_id == 1
+
+
+def test_each_rule_is_explained_nearest_first():
+    far = Rule(2, "Prisma", 7, (("Manufacturer", "GE"), ("StationName", "X")), ("PatientID",), ("Modality",))
+    near = Rule(
+        3, "Vida", 7, (("Manufacturer", "SIEMENS"), ("StationName", "MR9")), ("PatientID",), ("Modality",)
+    )
+    verdicts = explain(header(), [far, near, RULE])
+    assert [verdict.rule.name for verdict in verdicts] == ["Skyra", "Vida", "Prisma"]
+    assert [verdict.matches for verdict in verdicts] == [True, False, False]
+    assert verdicts[1].held == (("Manufacturer", "SIEMENS"),)
+    assert verdicts[1].failed == (("StationName", "MR9", ""),)
+    assert verdicts[2].text() == "Manufacturer is 'SIEMENS', not 'GE' and StationName is empty, not 'X'"
+    assert verdicts[2].text(quoting=False) == "Manufacturer is not 'GE' and StationName is not 'X'"
+
+
+def test_without_a_match_the_scan_is_described_and_the_two_nearest_instruments_are_named():
+    rules = [
+        Rule(
+            n,
+            f"MR{n}",
+            7,
+            (("Manufacturer", "SIEMENS"), ("StationName", f"MR{n}")),
+            ("PatientID",),
+            ("Modality",),
+        )
+        for n in range(5)
+    ]
+    with pytest.raises(Unplaceable) as raised:
+        place(header(Modality="MR", StationName="MR9"), rules)
+    assert str(raised.value) == (
+        "matches no instrument: MR scan from SIEMENS Skyra, station MR9"
+        " (MR0: StationName is 'MR9', not 'MR0'; MR1: StationName is 'MR9', not 'MR1'; and 3 more)"
+    )
+
+
+def test_a_scan_that_may_be_of_a_de_identified_instrument_is_not_quoted():
+    with pytest.raises(Unplaceable) as raised:
+        place(
+            header(StationName="SECRET"), [replace(RULE, instrument=(("StationName", "A"),))], discreet=True
+        )
+    assert str(raised.value) == "matches no instrument (Skyra: StationName is not 'A')"
 
 
 def test_two_instruments_are_one_too_many_and_both_are_named():
@@ -73,7 +116,7 @@ def test_titles_are_the_fields_joined():
     assert (placement.experiment_title, placement.dataset_title) == ("P1/Brain", "t1")
 
 
-@pytest.mark.parametrize("value", [None, "", "  "])
+@pytest.mark.parametrize("value", [None, ""])
 def test_a_title_field_without_a_value_is_named(value):
     with pytest.raises(
         Unplaceable, match="has no SeriesDescription, which Skyra needs for the dataset's title"
@@ -143,12 +186,12 @@ def test_a_series_is_of_one_patient_though_its_titles_do_not_ask():
 
 def test_a_private_tag_names_an_instrument():
     made = header()
-    made.add_new((0x0019, 0x100A), "LO", "special")
+    made["(0019,100a)"] = "special"
     rule = Rule(3, "Private", 7, (("(0019,100a)", "special"),), ("PatientID",), ("SeriesDescription",))
     assert place(made, [rule]).rule_id == 3
 
 
-@given(st.integers() | st.text(), st.text())
+@given(st.integers().map(str) | st.text(), st.text())
 def test_a_directory_is_one_safe_component(number, description):
     name = directory_name(number, description)
     assert name
@@ -159,14 +202,14 @@ def test_a_directory_is_one_safe_component(number, description):
 @pytest.mark.parametrize(
     ("number", "description", "name"),
     [
-        (3, "t1_mprage_sag", "0003_t1_mprage_sag"),
-        (12, "T2*/SWI (3 mm)", "0012_T2_SWI_3_mm"),
-        (1, "Schädel", "0001_Schadel"),
-        (1, "头", "0001_series"),
-        (-7, "t1", "0000_t1"),
-        (99999999999, "t1", "99999999999_t1"),
+        ("3", "t1_mprage_sag", "0003_t1_mprage_sag"),
+        ("12", "T2*/SWI (3 mm)", "0012_T2_SWI_3_mm"),
+        ("1", "Schädel", "0001_Schadel"),
+        ("1", "头", "0001_series"),
+        ("-7", "t1", "0000_t1"),
+        ("99999999999", "t1", "99999999999_t1"),
         ("", "../../etc", "0000_etc"),
-        (None, "", "0000_series"),
+        ("", "", "0000_series"),
     ],
 )
 def test_directories_read_like_the_series(number, description, name):

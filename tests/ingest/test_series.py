@@ -271,7 +271,7 @@ def test_a_file_that_cannot_be_read_stops_nothing_beside_it(spool, scratch, conf
     assert series.state == Series.State.PARTIAL
     assert "1.2.3.dcm: not a DICOM file" in series.reason
     assert dicom_bytes(archive_of(uid, tmp_path)) == sorted(sent)
-    assert [file.path.name for file in spool.files(uid)] == ["1.2.3.dcm"]
+    assert [file.name for file in spool.files(uid)] == ["1.2.3.dcm"]
 
 
 @pytest.mark.parametrize(

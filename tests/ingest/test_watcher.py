@@ -99,7 +99,7 @@ def test_time_stamps_of_files_mean_nothing(watcher, queue, clock, spool, owner, 
     paths = phantom(tmp_path / "in")
     deliver(spool, *paths)
     for file in spool.files(series_uid(paths[0])):
-        os.utime(file.path, (0, 2**33))
+        os.utime(file, (0, 2**33))
     watcher.tick()
     assert queue.series == []
     pass_time(watcher, clock, 61)

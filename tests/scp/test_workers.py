@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tardis_imagetrove.spool import Spool, SpoolError
+from tardis_imagetrove.spool import Spool, SpoolError, item_uid
 
 from ..processes import is_alive
 from .peer import MR, Ended, RawPeer, mr_dataset, p_data, store_command
@@ -165,7 +165,7 @@ def test_a_receiver_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_
         until(lambda children=children: not any(map(is_alive, children)))
     spool = Spool(root)
     spool.prepare()
-    kept = {file.sop_instance_uid: file.path for uid in spool.series_uids() for file in spool.files(uid)}
+    kept = {item_uid(file): file for uid in spool.series_uids() for file in spool.files(uid)}
     assert len(acknowledged) > 10
     assert set(acknowledged) <= set(kept)
     for uid in acknowledged:

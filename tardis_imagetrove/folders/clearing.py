@@ -1,0 +1,97 @@
+"""Moves or deletes a unit's files, once the ledger holds every byte of them and their archives are verified."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ..errors import PermanentError
+from .importing import Unit, listing_of
+from .journal import Journal, Taken
+from .source import Afterwards, Source
+from .tree import Listing
+
+MissingFrom = Callable[[Iterable[Taken]], int]
+"""How many of the files are not in a verified archive."""
+
+
+def not_yet_clear(
+    source: Source, unit: Unit, journal: Journal, listing: Listing, missing: MissingFrom
+) -> str:
+    """Why the files of a unit must stay as they are; empty when they are archived."""
+    if listing.unreadable:
+        return f"cannot be read completely: {listing.unreadable}"
+    changed = sum(not journal.has(file) for file in listing.files)
+    if changed:
+        return f"{changed} files are not taken yet, or have changed"
+    paths = {file.path for file in listing.files}
+    taken = [entry for entry in journal if entry.uid and entry.path in paths]
+    if waiting := missing(taken):
+        return f"{waiting} of {len(taken)} files are not archived yet"
+    return ""
+
+
+def clear(source: Source, unit: Unit, journal: Journal, missing: MissingFrom) -> str:
+    """Do with a unit what its source says, if it may be; returns what was done or why not.
+
+    Raises:
+        PermanentError: the files cannot be moved there.
+        OSError: a file cannot be moved or deleted.
+    """
+    if source.afterwards is Afterwards.KEEP:
+        return ""
+    listing = listing_of(source, unit)
+    if reason := not_yet_clear(source, unit, journal, listing, missing):
+        return reason
+    if source.afterwards is Afterwards.MOVE:
+        return _move(source, unit, journal)
+    return _delete(unit, journal, listing)
+
+
+def _move(source: Source, unit: Unit, journal: Journal) -> str:
+    if source.move_to is None or unit.name == ".":
+        raise PermanentError(f"{unit.path} cannot be moved: there is no folder to move it to")
+    target = source.move_to / unit.name
+    number = 1
+    while target.exists():
+        number += 1
+        target = source.move_to / f"{unit.name}_{number}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        unit.path.rename(target)  # at once and complete, or not at all
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise PermanentError(f"{source.move_to} is not on the file system of {source.root}") from error
+        raise
+    journal.remove()
+    return f"moved to {target}"
+
+
+def _delete(unit: Unit, journal: Journal, listing: Listing) -> str:
+    deleted = kept = 0
+    for file in listing.files:
+        entries = journal.of(file.path)
+        path = unit.path if unit.path.is_file() else unit.path / file.path
+        about = path.lstat()
+        unchanged = (about.st_size, about.st_mtime_ns) == (file.size, file.changed)
+        if unchanged and not any(entry.reason for entry in entries):
+            path.unlink()
+            deleted += 1
+        else:
+            kept += 1
+    if unit.path.is_dir():
+        _remove_empty(unit.path, keep_root=unit.name == ".")
+    if not kept:
+        journal.remove()
+    return f"{deleted} files deleted" + (f", {kept} kept" if kept else "")
+
+
+def _remove_empty(folder: Path, keep_root: bool) -> None:
+    for root, _, _ in os.walk(folder, topdown=False):
+        if keep_root and Path(root) == folder:
+            continue
+        with contextlib.suppress(OSError):  # not empty
+            Path(root).rmdir()
