@@ -58,6 +58,7 @@ from devhost.send import send  # noqa: E402
 from tardis_imagetrove.archive import Member, unpack, zip_stream  # noqa: E402
 from tardis_imagetrove.conversion.registry import load, options_of  # noqa: E402
 from tardis_imagetrove.filters.base import DicomSeries, Filter  # noqa: E402
+from tardis_imagetrove.formats import Item  # noqa: E402
 from tardis_imagetrove.phantom import oblique_mr_series  # noqa: E402
 from tardis_imagetrove.sandbox.isolation import isolated  # noqa: E402
 
@@ -147,13 +148,15 @@ def ours(files: list[Path], work: Path) -> list[Step]:
     def archive(out: Path) -> None:
         members = (
             Member(
-                name=path.name,
-                sop_instance_uid=path.stem,
-                sop_class_uid="",
-                transfer_syntax_uid="",
-                size=path.stat().st_size,
-                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-                source=path,
+                path.name,
+                Item(
+                    path,
+                    path.stem,
+                    "",
+                    "",
+                    path.stat().st_size,
+                    hashlib.sha256(path.read_bytes()).hexdigest(),
+                ),
             )
             for path in files
         )

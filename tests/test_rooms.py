@@ -13,15 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 #: What each room may import of the package's other rooms and modules.
 MAY_IMPORT = {
-    "scp": {"spool", "disk", "errors"},
-    "spool": {"disk", "errors"},
+    "scp": {"spool", "disk", "errors", "uids"},
+    "spool": {"disk", "errors", "uids"},
     "reasons": {"errors"},
-    "formats": {"errors"},
+    "formats": {"disk", "errors", "uids"},
+    "folders": {"archive", "errors", "formats", "spool", "uids"},
     "deidentification": {"errors", "formats"},
     "mytardis": {"disk", "errors", "parameters"},
     "ingest": {
         "archive",
         "deidentification",
+        "disk",
         "errors",
         "formats",
         "models",
@@ -38,6 +40,7 @@ MAY_IMPORT = {
         "archive",
         "conf",
         "deidentification",
+        "disk",
         "errors",
         "filters",
         "formats",
@@ -68,6 +71,8 @@ KNOW_NO_DJANGO = {
     "reasons",
     "sandbox",
     "scu",
+    "uids",
+    "folders",
 }
 #: Modules outside ``mytardis/`` that may import MyTARDIS, since MyTARDIS looks for them by their names, or a
 #: task or a page has to be of its class.

@@ -105,9 +105,8 @@ def find_series(folder: Path, leave_out: Path) -> tuple[list[FoundSeries], list[
         classes.setdefault(uid, set()).add(str(header.get("SOPClassUID", "")))
         if uid not in wanted:
             modalities[uid] = field_text(header, "Modality")
-            number = header.get("SeriesNumber")
             description = field_text(header, "SeriesDescription") or field_text(header, "ProtocolName")
-            wanted[uid] = directory_name("" if number is None else number, description)
+            wanted[uid] = directory_name(field_text(header, "SeriesNumber"), description)
     names = dict(zip(wanted, _distinct(wanted.values()), strict=True))
     found = [
         FoundSeries(uid, names[uid], tuple(paths), modalities[uid], frozenset(classes[uid]))

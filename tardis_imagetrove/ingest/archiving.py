@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from zipfile import ZipFile
+from pathlib import Path, PurePosixPath
 
 from django.db import transaction
-from pydicom.uid import UID
 
-from ..archive import ManifestEntry, Member, read_manifest, read_series_uid, zip_stream
-from ..formats.dicom.fields import field_text
-from ..formats.dicom.files import read_header
+from ..archive import Member, read_manifest, zip_stream
+from ..formats import Acquisition, Item, format_of
 from ..models import Archive, DatasetKey, FilterOutput, FilterRun, Instance, Original, Series
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..mytardis.base import Sums
 from ..reasons import Reason
 from ..sandbox.scratch import scratch_folder
 from . import states
-from .arrived import Arrived
-from .deidentified import Copies, Disguise
-from .limited import within_limits
+from .preparation import Batch, Preparation
 
 
 def is_here(archive: Archive | None, key: DatasetKey | None) -> bool:
@@ -32,76 +26,59 @@ def is_here(archive: Archive | None, key: DatasetKey | None) -> bool:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An instance as the ledger has it: what was received, and the name of it, or its copy, in the archive."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    size: int
-    sha256: str
-    member: str
-
-
-@dataclass(frozen=True)
 class _Contents:
     """What an archive is to hold.
 
     Attributes:
-        entries: for the ledger.
+        entries: for the ledger: what was received, each with the name in the archive of what is shown of it.
         former: the version whose members are among its own.
         originals: what is stored apart; empty if nothing is.
     """
 
     members: list[Member]
-    entries: list[Entry]
+    entries: list[Member]
     former: Archive | None
     originals: Sequence[Member] = ()
 
     @property
     def has_every_original(self) -> bool:
-        held = {(member.sop_instance_uid, member.sha256) for member in self.originals}
-        return all((entry.sop_instance_uid, entry.sha256) in held for entry in self.entries)
+        held = {member.item.identity for member in self.originals}
+        return all(entry.item.identity in held for entry in self.entries)
 
 
 def archive_instances(
     series: Series,
-    new: list[Arrived],
+    found: Acquisition,
+    batch: Batch,
+    preparation: Preparation,
     filter_names: Sequence[str],
     scratch: Path,
-    copies: Copies | None = None,
-    disguise: Disguise | None = None,
 ) -> None:
-    """Store all instances of the series, old and new, as its next archive, and record it.
-
-    Args:
-        copies, disguise: of ``new``, if they are archived in its place.
-    """
+    """Store all instances of the series, old and new, as its next archive, and record it."""
     portal = mytardis()
     configuration = series.configuration
     former = series.archives.order_by("-version").first()
-    record = _record(series.dataset_key, series.directory, series.directory, _next(former))
+    record = _record(series.dataset_key, series.directory, series.directory, _next(former), found.kind)
     original = series.originals.order_by("-version").first()
     apart = None
-    if disguise is not None and disguise.keep_originals:
+    if preparation.keeps_originals:
         # By the UID, which no two series share, in a directory that need not be found by a researcher.
-        apart = _record(series.originals_key, series.series_uid, series.series_uid, _next(original))
+        apart = _record(
+            series.originals_key, series.series_uid, series.series_uid, _next(original), found.kind
+        )
     stored: dict[FileRecord, int] = {}
 
     def store(record: FileRecord, series_uid: str, study_uid: str, members: Iterable[Member]) -> Sums:
         box_id = portal.box_for(record.dataset_id, configuration.storage_box_id)
-        sums = portal.store(record, zip_stream(series_uid, study_uid, members), box_id)
+        sums = portal.store(record, zip_stream(series_uid, study_uid, members, found.kind), box_id)
         stored[record] = box_id
         return sums
 
     try:
-        with ExitStack() as stack:
-            folder = stack.enter_context(scratch_folder(scratch))
-            contents = _gather(series, new, copies, disguise, folder, stack)
+        with scratch_folder(scratch) as folder:
+            contents = _gather(series, found.kind, batch, preparation, folder)
             if apart is not None:
-                first = new[0].path
-                study_uid = within_limits(
-                    lambda: field_text(read_header(first, ()), "StudyInstanceUID"), [first], "reading"
-                )
+                study_uid = found.fields[0].get("StudyInstanceUID", "")
                 apart_sums = store(apart, series.series_uid, study_uid, contents.originals)
             sums = store(record, series.public_uid, series.study_uid, contents.members)
         with transaction.atomic():
@@ -111,8 +88,10 @@ def archive_instances(
                 datafile_id=portal.register(record, sums, stored[record]),
                 sha512=sums.sha512,
                 instance_count=len(contents.members),
-                profile=disguise.profile.words if disguise else "",
-                losses=_losses(contents.former, copies),
+                profile=preparation.profile,
+                losses=list(
+                    dict.fromkeys([*(contents.former.losses if contents.former else ()), *batch.losses])
+                ),
             )
             if apart is not None:
                 newest = Original.objects.create(
@@ -138,147 +117,109 @@ def archive_instances(
         raise
 
 
-def _gather(
-    series: Series,
-    new: list[Arrived],
-    copies: Copies | None,
-    disguise: Disguise | None,
-    folder: Path,
-    stack: ExitStack,
-) -> _Contents:
+def _gather(series: Series, kind: str, batch: Batch, preparation: Preparation, folder: Path) -> _Contents:
     """What goes into the next archive, and beside it.
 
     Args:
-        folder: for former archives, which are open as long as ``stack``.
+        folder: for former archives.
     """
     portal = mytardis()
+    name_of = format_of(kind).member_name
     former = series.archives.order_by("-version").first()
-    members = _former_members(portal, former, folder / "former.zip", stack)
-    if former is not None and not _may_join(former, series, disguise, folder / "former.zip"):
+    members = _former_members(portal, former, folder / "former.zip")
+    if former is not None and not _may_join(former, series, preparation, folder / "former.zip"):
         former, members = None, []
-    if copies is None:
-        _add(members, series.directory, new)
-        return _Contents(members, [_entry(member, member.name) for member in members], former)
-    names = _add(members, series.directory, [made.copy for made in copies.made])
-    rows = series.instances.filter(archive=former) if former else series.instances.none()
-    before = [Entry(**row) for row in rows.values(*Entry.__dataclass_fields__)]
-    now = (_entry(made.arrived, names[made.copy.identity]) for made in copies.made)
-    entries = list({(one.sop_instance_uid, one.sha256): one for one in (*before, *now)}.values())
+    names = _add(members, series.directory, (one.shown for one in batch.made), name_of)
+    before = _ledger(former) if former else ()
+    now = (Member(names[one.shown.identity], one.received) for one in batch.made)
+    entries = list({one.item.identity: one for one in (*before, *now)}.values())
     originals: list[Member] = []
-    if disguise.keep_originals:
+    if preparation.keeps_originals:
         older = series.originals.order_by("-version").first()
-        originals = _former_members(portal, older, folder / "original.zip", stack)
-        _add(originals, series.series_uid, new)
+        originals = _former_members(portal, older, folder / "original.zip")
+        _add(originals, series.series_uid, (one.received for one in batch.made), name_of)
     return _Contents(members, entries, former, originals)
+
+
+def _ledger(archive: Archive) -> list[Member]:
+    """What the ledger has of an archive."""
+    rows = archive.instances.values_list("member", "sop_instance_uid", "sop_class_uid", "size", "sha256")
+    return [
+        Member(member, Item(Path(), uid, kind, "", size, sha256)) for member, uid, kind, size, sha256 in rows
+    ]
 
 
 def _next(former: Archive | Original | None) -> int:
     return former.version + 1 if former else 1
 
 
-def _record(key: DatasetKey, directory: str, name: str, version: int) -> FileRecord:
+def _record(key: DatasetKey, directory: str, name: str, version: int, kind: str) -> FileRecord:
     return FileRecord(
         dataset_id=key.dataset_id,
         directory=directory,
-        filename=f"{name}_dicom.zip",
+        filename=f"{name}_{kind}.zip",
         version=version,
         mimetype="application/zip",
     )
 
 
-def _former_members(
-    portal: MyTardis, former: Archive | Original | None, path: Path, stack: ExitStack
-) -> list[Member]:
-    """The members of a former archive, which is fetched to ``path`` and open as long as ``stack``."""
+def _former_members(portal: MyTardis, former: Archive | Original | None, path: Path) -> list[Member]:
+    """The members of a former archive, which is fetched to ``path``."""
     if former is None:
         return []
     portal.fetch(former.datafile_id, path)
-    kept = stack.enter_context(ZipFile(path))
-    return [_kept_member(kept, entry) for entry in read_manifest(path)]
+    return list(read_manifest(path).members)
 
 
-def _may_join(former: Archive, series: Series, disguise: Disguise | None, path: Path) -> bool:
+def _may_join(former: Archive, series: Series, preparation: Preparation, path: Path) -> bool:
     """Whether what a former archive holds may be in the series' next one.
 
-    Only what was shown in the same way: what was received does not come to lie among copies, nor the
-    other way round. It may have been so if its experiment was deleted, and its instrument changed.
+    Only what was shown in the same way: received instances must not get among copies, nor the
+    other way round. They could if the experiment was deleted and the instrument changed.
 
     Args:
         path: of the former archive.
     """
     if is_here(former, series.dataset_key):
         return True
-    now = disguise.profile.words if disguise else ""
     # Not the versions of what made them.
-    same = former.profile.partition(";")[0] == now.partition(";")[0]
-    return same and read_series_uid(path) == series.public_uid
+    same = former.profile.partition(";")[0] == preparation.profile.partition(";")[0]
+    return same and read_manifest(path).uid == series.public_uid
 
 
-def _losses(former: Archive | None, copies: Copies | None) -> list[str]:
-    lost = [*(former.losses if former else ()), *(copies.losses if copies else ())]
-    return list(dict.fromkeys(lost))
-
-
-def _add(members: list[Member], directory: str, new: list[Arrived]) -> dict[tuple[str, str], str]:
+def _add(
+    members: list[Member], directory: str, new: Iterable[Item], name_of: Callable[[Item], str]
+) -> dict[tuple[str, str], str]:
     """Add files to an archive's members, sorted by name; returns their names by UID and checksum.
 
-    The same bytes under the same UID, which copies may be whose originals are not, are one member.
+    The same bytes under the same UID are one member; copies may be the same whose originals are not.
     """
-    names = {(member.sop_instance_uid, member.sha256): member.name for member in members}
+    names = {member.item.identity: member.name for member in members}
     taken = {member.name for member in members}
     for item in new:
         if item.identity not in names:
-            members.append(_member(directory, item, taken))
-            taken.add(members[-1].name)
-            names[item.identity] = members[-1].name
+            name = f"{directory}/{name_of(item)}"
+            if name in taken:  # other bytes under the same UID
+                path = PurePosixPath(name)
+                name = str(path.with_name(f"{path.stem}~{item.sha256[:16]}{path.suffix}"))
+            members.append(Member(name, item))
+            taken.add(name)
+            names[item.identity] = name
     members.sort(key=lambda member: member.name)
     return names
 
 
-def _entry(item: Member | Arrived, member: str) -> Entry:
-    return Entry(item.sop_instance_uid, item.sop_class_uid, item.size, item.sha256, member)
-
-
-def _member(directory: str, item: Arrived, taken: set[str]) -> Member:
-    syntax = UID(item.transfer_syntax_uid)
-    name = f"{directory}/{item.sop_instance_uid}.dcm"
-    if name in taken:  # other bytes under the same UID
-        name = f"{directory}/{item.sop_instance_uid}~{item.sha256[:16]}.dcm"
-    return Member(
-        name=name,
-        sop_instance_uid=item.sop_instance_uid,
-        sop_class_uid=item.sop_class_uid,
-        transfer_syntax_uid=item.transfer_syntax_uid,
-        size=item.size,
-        sha256=item.sha256,
-        source=item.path,
-        compressible=not (syntax.is_transfer_syntax and syntax.is_compressed),
-    )
-
-
-def _kept_member(archive: ZipFile, entry: ManifestEntry) -> Member:
-    return Member(
-        name=entry.file,
-        sop_instance_uid=entry.sop_instance_uid,
-        sop_class_uid=entry.sop_class_uid,
-        transfer_syntax_uid=entry.transfer_syntax_uid,
-        size=entry.size,
-        sha256=entry.sha256,
-        source=(archive, entry.file),
-    )
-
-
-def _enter(series: Series, archive: Archive, entries: list[Entry], former: Archive | None) -> None:
+def _enter(series: Series, archive: Archive, entries: list[Member], former: Archive | None) -> None:
     """Enter the instances of an archive in the ledger, in place of what it had of them.
 
     Args:
         former: the version that the archive holds all of.
     """
-    count = Counter(entry.sop_instance_uid for entry in entries)
+    count = Counter(entry.item.uid for entry in entries)
     if former is not None:
         series.instances.filter(archive=former).delete()
     if series.instances.exists():
-        entered = {(entry.sop_instance_uid, entry.sha256) for entry in entries}
+        entered = {entry.item.identity for entry in entries}
         rows = series.instances.values_list("pk", "sop_instance_uid", "sha256")
         again = [pk for pk, *identity in rows if tuple(identity) in entered]
         for start in range(0, len(again), 500):
@@ -288,12 +229,12 @@ def _enter(series: Series, archive: Archive, entries: list[Entry], former: Archi
             Instance(
                 series=series,
                 archive=archive,
-                sop_instance_uid=entry.sop_instance_uid,
-                sop_class_uid=entry.sop_class_uid,
-                size=entry.size,
-                sha256=entry.sha256,
-                member=entry.member,
-                conflict=count[entry.sop_instance_uid] > 1,
+                sop_instance_uid=entry.item.uid,
+                sop_class_uid=entry.item.kind,
+                size=entry.item.size,
+                sha256=entry.item.sha256,
+                member=entry.name,
+                conflict=count[entry.item.uid] > 1,
             )
             for entry in entries
         ),

@@ -6,37 +6,32 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, DataError, IntegrityError, transaction
-from pydicom.dataset import Dataset
 
-from ..deidentification import Option
 from ..errors import PermanentError, RetriableError
-from ..formats.dicom.fields import field_text
-from ..formats.dicom.files import UnreadableFile, read_header
+from ..formats import Acquisition, Fields, read
 from ..models import DatasetKey, ExperimentKey, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..mytardis import MyTardis, mytardis
 from ..reasons import Reason, as_json, render
 from ..sandbox.scratch import scratch_folder
-from ..spool import Spool, SpooledFile, file_sha256, is_uid
+from ..spool import Spool
 from . import states
 from .archiving import archive_instances, is_here
-from .arrived import Arrived
-from .deidentified import Copies, Disguise, disguise_for, make_copies
 from .limited import within_limits
 from .placement import (
     Destination,
     Placement,
     Rule,
     Unplaceable,
-    check_late,
     directory_name,
     is_discreet,
     place_all,
 )
+from .preparation import Batch, Preparation, preparation_for
 
 log = logging.getLogger(__name__)
 
@@ -50,23 +45,6 @@ class Blocked(PermanentError):
     def __init__(self, what: str, reasons: Sequence[Reason]) -> None:
         super().__init__(f"{what}: {render(reasons)}")
         self.reasons = tuple(replace(reason, subject=what) for reason in reasons)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the spool holds of a series.
-
-    Attributes:
-        headers: one of each kind that says something different in the fields that place a series;
-            not one an instance, of which there may be a hundred thousand.
-        unreadable: words for the files that stay where they are.
-        files: those that were read.
-    """
-
-    arrived: list[Arrived]
-    headers: list[Dataset]
-    unreadable: list[str]
-    files: list[SpooledFile]
 
 
 def rules() -> tuple[Rule, ...]:
@@ -124,53 +102,57 @@ def _ingest(spool: Spool, series_uid: str, filter_names: Sequence[str], scratch:
         return []
     site_rules = rules()
     series = states.received(series_uid)
-    fields = set(series.placed_by).union(*(rule.fields() for rule in site_rules))
-    paths = [file.path for file in files]
-    reading = within_limits(lambda: _read(files, series_uid, fields), paths, "reading")
-    arrived = reading.arrived
-    if not arrived:
-        raise Blocked("cannot be read", _left_out(reading, series))
+    names = set(series.placed_by).union(*(rule.fields() for rule in site_rules))
+    found = within_limits(lambda: read(series_uid, files, names), files, "reading")
+    if not found.items:
+        raise Blocked("cannot be read", _left_out(found, series))
 
     newest = series.archives.order_by("-version").first()
     ledger = set(series.instances.filter(archive=newest).values_list("sop_instance_uid", "sha256"))
     # Elsewhere: its experiment or dataset was deleted. MyTARDIS leaves the files where nobody sees them, and
     # whoever sends the series again wants it back.
     gone = not is_here(newest, series.dataset_key)
-    new = {item.identity: item for item in arrived if gone or item.identity not in ledger}
-    copies = None
+    new = {item.identity: item for item in found.items if gone or item.identity not in ledger}
+    batch: Batch | None = None
     if new:
-        placement = _place(series, reading, site_rules)
-        configuration = _configuration(placement)
-        disguise = disguise_for(series, configuration, placement.group if placement else "")
-        if disguise is None:
-            _describe(series, reading.headers[0])
-            if placement is None:
-                check_late(reading.headers, series.placed_by)
-            else:
-                _locate(series, placement, placement.destination, configuration, reading.headers[0])
-            archive_instances(series, list(new.values()), filter_names, scratch)
-        else:
-            if placement is None:
-                check_late(reading.headers, series.placed_by, disguise.digest)
-            with scratch_folder(scratch) as folder:
-                originals = [item.path for item in new.values()]
-                copies = within_limits(
-                    lambda: make_copies(new.values(), disguise, folder), originals, "de-identification"
-                )
-                _take_copies(series, copies, disguise, placement, configuration, filter_names, scratch)
-    # From here on every file that was read, and not refused, is in a verified archive. What is said of the series
-    # comes first: once the spool is empty nothing tries again.
-    left_out = as_json(_left_out(reading, series, copies))
+        placement = _place(series, found, site_rules)
+        configuration = placement and InstrumentConfiguration.objects.get(pk=placement.rule_id)
+        preparation = preparation_for(series, configuration, placement.group if placement else "")
+        if placement is None:
+            preparation.check_late(found.fields, series.placed_by)
+        with scratch_folder(scratch) as folder:
+            batch = preparation.prepare(found, new.values(), folder)
+            if _has_something(series, batch):
+                _describe(series, batch.fields, batch.shown_uid)
+                if placement is not None:
+                    _locate(series, placement, preparation, configuration, batch.fields)
+                archive_instances(series, found, batch, preparation, filter_names, scratch)
+    # From here on every file that was read, and not refused, is in a verified archive. The series' record comes
+    # first: once the spool is empty nothing tries again.
+    left_out = as_json(_left_out(found, series, batch))
     Series.objects.filter(pk=series.pk).update(left_out=left_out)
     states.refresh(series.pk, ingested=True)
     queued = FilterRun.objects.filter(archive__series=series, state=FilterRun.State.QUEUED)
     runs = list(queued.values_list("pk", flat=True))
-    refused = {item.path for item in copies.refused} if copies else set()
-    spool.discard(series_uid, [file for file in reading.files if file.path not in refused])
+    refused = {item.path for item in batch.refused} if batch else set()
+    spool.discard(series_uid, [path for path in found.read if path not in refused])
     return runs
 
 
-def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Placement | None:
+def _has_something(series: Series, batch: Batch) -> bool:
+    """Whether there is something to archive.
+
+    Raises:
+        Blocked: there is not, and nothing of the series is archived yet.
+    """
+    if batch.made or series.archives.exists():
+        return bool(batch.made)
+    series.description = series.study_uid = ""
+    series.save()
+    raise Blocked("cannot be de-identified", _refused(batch))
+
+
+def _place(series: Series, found: Acquisition, site_rules: tuple[Rule, ...]) -> Placement | None:
     """Where a series belongs; None if it has its place.
 
     Raises:
@@ -180,100 +162,33 @@ def _place(series: Series, reading: Reading, site_rules: tuple[Rule, ...]) -> Pl
     if series.dataset_key and series.configuration and (series.originals_key or not apart):
         return None
     try:
-        return place_all(reading.headers, site_rules)
+        return place_all(found.fields, site_rules)
     except Unplaceable:
-        if not series.is_deidentified and not is_discreet(reading.headers, site_rules):
-            _describe(series, reading.headers[0])
+        if not series.is_deidentified and not is_discreet(found.fields, site_rules):
+            _describe(series, found.fields[0])
         raise
 
 
-def _configuration(placement: Placement | None) -> InstrumentConfiguration | None:
-    return placement and InstrumentConfiguration.objects.get(pk=placement.rule_id)
-
-
-def _take_copies(
-    series: Series,
-    copies: Copies,
-    disguise: Disguise,
-    placement: Placement | None,
-    configuration: InstrumentConfiguration | None,
-    filter_names: Sequence[str],
-    scratch: Path,
-) -> None:
-    """Archive the copies of what is new, and the originals apart if they are kept.
-
-    Raises:
-        PermanentError: there is no copy, and nothing of the series is archived yet.
-    """
-    if not copies.made:
-        if series.archives.exists():
-            return
-        series.description = series.study_uid = ""
-        series.save()
-        raise Blocked("cannot be de-identified", _refused(copies))
-    first = copies.made[0].copy.path
-    names = set(placement.title_fields()) if placement else ()
-    header = within_limits(lambda: read_header(first, names), [first], "reading")
-    series.shown_uid = copies.series_uid
-    _describe(series, header)
-    if placement is not None:
-        digest = disguise.pseudonyms.digest
-        _locate(series, placement, placement.disguised(header, digest), configuration, header, disguise)
-        if disguise.keep_originals and series.originals_key is None:
-            # Of no instrument: a facility's managers are shown the titles of what its instruments made.
-            series.originals_key = _dataset_key(placement.apart(digest), None, "")
-            series.save()
-    archive_instances(series, [made.arrived for made in copies.made], filter_names, scratch, copies, disguise)
-
-
-def _left_out(reading: Reading, series: Series, copies: Copies | None = None) -> list[Reason]:
+def _left_out(found: Acquisition, series: Series, batch: Batch | None = None) -> list[Reason]:
     """Why files stay in the spool; for a de-identified series, without text that may name anybody."""
-    if not (series.is_deidentified and reading.unreadable):
-        return [*(Reason("unreadable", text) for text in reading.unreadable), *_refused(copies)]
-    for words in reading.unreadable:
+    if not (series.is_deidentified and found.unreadable):
+        return [*(Reason("unreadable", text) for text in found.unreadable), *_refused(batch)]
+    for words in found.unreadable:
         log.warning("series %s: left in the spool: %s", series.series_uid, words.partition(": ")[0])
-    count = len(reading.unreadable)
+    count = len(found.unreadable)
     unreadable = f"{count} file{'s' if count > 1 else ''} that cannot be read"
-    return [Reason("unreadable", unreadable), *_refused(copies)]
+    return [Reason("unreadable", unreadable), *_refused(batch)]
 
 
-def _refused(copies: Copies | None) -> list[Reason]:
-    return [Reason("not-de-identifiable", text) for text in copies.reasons] if copies else []
+def _refused(batch: Batch | None) -> list[Reason]:
+    return [Reason("not-de-identifiable", text) for text in batch.reasons] if batch else []
 
 
-def _read(files: list[SpooledFile], series_uid: str, fields: set[str]) -> Reading:
-    arrived, unreadable, were_read = [], [], []
-    headers: dict[tuple[str, ...], Dataset] = {}
-    for file in files:
-        try:
-            header = read_header(file.path, fields)
-            uid = str(header.SOPInstanceUID)
-            if str(header.SeriesInstanceUID) != series_uid:
-                raise UnreadableFile(f"{file.path.name}: is of series {header.SeriesInstanceUID}")
-            if not is_uid(uid):
-                raise UnreadableFile(f"{file.path.name}: SOPInstanceUID {uid!r} is no UID")
-        except UnreadableFile as error:
-            unreadable.append(str(error))
-            continue
-        headers.setdefault(tuple(field_text(header, field) for field in sorted(fields)), header)
-        were_read.append(file)
-        arrived.append(
-            Arrived(
-                file.path,
-                uid,
-                field_text(header, "SOPClassUID")[:64],
-                str(header.file_meta.get("TransferSyntaxUID", "")),
-                file.path.stat().st_size,
-                file_sha256(file.path),
-            )
-        )
-    return Reading(arrived, list(headers.values()), unreadable, were_read)
-
-
-def _describe(series: Series, header: Dataset) -> None:
-    series.study_uid = field_text(header, "StudyInstanceUID")[:64]
-    series.description = (field_text(header, "SeriesDescription") or field_text(header, "ProtocolName"))[:255]
-    series.modality = field_text(header, "Modality")[:16]
+def _describe(series: Series, fields: Fields, shown_uid: str = "") -> None:
+    series.study_uid = fields.get("StudyInstanceUID", "")[:64]
+    series.description = (fields.get("SeriesDescription") or fields.get("ProtocolName", ""))[:255]
+    series.modality = fields.get("Modality", "")[:16]
+    series.shown_uid = shown_uid or series.shown_uid
     series.save()
     states.begin_ingest(series)
 
@@ -281,19 +196,19 @@ def _describe(series: Series, header: Dataset) -> None:
 def _locate(
     series: Series,
     placement: Placement,
-    destination: Destination,
+    preparation: Preparation,
     configuration: InstrumentConfiguration,
-    header: Dataset,
-    disguise: Disguise | None = None,
+    fields: Fields,
 ) -> None:
-    """Give the series its dataset and its directory there.
+    """Give the series its dataset and its directory there, and its originals theirs.
 
     Args:
-        header: of one of the instances as they will be archived.
+        fields: of what is shown.
 
     Raises:
         PermanentError: the series has a dataset, whose instrument is gone, and would get another now.
     """
+    destination, apart = preparation.destinations(placement, fields)
     known = itertools.islice(_successors(destination.dataset_key), MOST_MOVED)
     if series.dataset_key is not None and series.dataset_key.key not in known:
         raise PermanentError(
@@ -301,21 +216,22 @@ def _locate(
             f" present ones they belong to {destination.experiment_title!r} / {destination.dataset_title!r}"
         )
     series.configuration, series.project = configuration, placement.group
-    series.placed_by = dict(placement.fields)
-    if disguise is None:
-        series.deidentification, series.pseudonym_key, series.shown_uid = {}, None, ""
-    else:
-        series.placed_by = {field: disguise.digest(field, value) for field, value in placement.fields}
-        series.deidentification, series.pseudonym_key = disguise.record, disguise.key
-    if series.dataset_key is not None:
-        series.save()
-        return
-    institution = field_text(header, "InstitutionName")
-    if disguise is None or Option.RETAIN_INSTITUTION in disguise.profile:
-        institution = institution or configuration.default_institution_name
-    series.dataset_key = _dataset_key(destination, configuration.mytardis_instrument_id, institution)
-    number = header.get("SeriesNumber")
-    wanted = directory_name("" if number is None else number, series.description)
+    series.placed_by = preparation.remembered(placement.fields)
+    series.deidentification, series.pseudonym_key = dict(preparation.record), preparation.key
+    if preparation.key is None:
+        series.shown_uid = ""
+    if series.dataset_key is None:
+        institution = preparation.institution(fields, configuration)
+        series.dataset_key = _dataset_key(destination, configuration.mytardis_instrument_id, institution)
+        _give_directory(series, directory_name(fields.get("SeriesNumber", ""), series.description))
+    if apart is not None and series.originals_key is None:
+        # Of no instrument: a facility's managers are shown the titles of what its instruments made.
+        series.originals_key = _dataset_key(apart, None, "")
+    series.save()
+
+
+def _give_directory(series: Series, wanted: str) -> None:
+    """Save the series with a directory that no other series of its dataset has."""
     # Asked for at once: a dataset may have thousands of one name, and trying each takes longer every time.
     others = Series.objects.filter(dataset_key=series.dataset_key).exclude(pk=series.pk)
     taken = set(others.filter(directory__startswith=wanted).values_list("directory", flat=True))

@@ -18,6 +18,7 @@ from django.db import DatabaseError, close_old_connections
 from django.db.models import Count, Max, Q
 
 from ..errors import ImageTroveError, RetriableError
+from ..formats.dicom.fields import fields_of
 from ..models import FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..reasons import Reason
 from ..spool import Spool
@@ -160,11 +161,11 @@ class Watcher:
     def _quiet_seconds(self, uid: str) -> float:
         """The quiet period of the instrument that the series seems to be of."""
         site_rules = rules()
-        for file in self.spool.files(uid)[:1]:
+        names = {name for rule in site_rules for name in rule.fields()}
+        for path in self.spool.files(uid)[:1]:
             try:
-                header = glance(file.path, set().union(*(rule.fields() for rule in site_rules)))
-                rule = match(header, site_rules)
-            except Exception:  # whatever is in the file, the watcher goes on with the site's quiet period
+                rule = match(fields_of(glance(path, names), names), site_rules)
+            except Exception:  # whatever is in the file, the watcher continues with the site's quiet period
                 break
             own = InstrumentConfiguration.objects.values_list("quiet_seconds", flat=True).get(pk=rule.id)
             return self.timing.quiet if own is None else own
