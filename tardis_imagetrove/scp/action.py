@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from ..errors import ImageTroveError, RetriableError
-from ..spool import is_uid
+from ..uids import is_uid
 from . import dimse
 from .dimse import Command
 from .head import ITEM, ITEM_END, ITEM_GROUP, SEQUENCE_END, SHORT_VRS, UNDEFINED

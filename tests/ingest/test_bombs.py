@@ -106,7 +106,7 @@ def test_the_other_files_of_the_series_are_archived(spool, scratch, configuratio
     series = Series.objects.get(series_uid=uid)
     assert series.archives.get().instance_count == len(files)
     assert "1.2.3.dcm" in series.reason
-    assert [file.path.name for file in spool.files(uid)] == ["1.2.3.dcm"]
+    assert [file.name for file in spool.files(uid)] == ["1.2.3.dcm"]
 
 
 def test_what_cannot_be_read_within_the_series_limits_is_held(spool, scratch, configuration, monkeypatch):

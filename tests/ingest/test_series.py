@@ -220,7 +220,7 @@ def test_edited_titles_do_not_make_a_second_experiment_or_dataset(spool, scratch
     [
         (
             {"ManufacturerModelName": "Acme"},
-            "matches no instrument : MR scan from TOSHIBA Acme, station PHANTOM1 (Phantom MR: ManufacturerModelName is 'Acme'",
+            "matches no instrument: MR scan from TOSHIBA Acme, station PHANTOM1 (Phantom MR: ManufacturerModelName is 'Acme'",
         ),
         ({"SeriesDescription": None}, "has no SeriesDescription"),
         ({"PatientID": ""}, "has no PatientID"),
