@@ -194,6 +194,7 @@ class SeriesAppResource(ReadOnlyResource):
         archives = list(series.archives.all())
         if not staff:  # what is in a dataset that it had before may be what is not to be shown any more
             archives = [one for one in archives if one.datafile.dataset_id == bundle.data["dataset"]]
+        shown = _shown_files(bundle, archives, staff)
         bundle.data["archives"] = [
             {
                 "version": archive.version,
@@ -205,6 +206,7 @@ class SeriesAppResource(ReadOnlyResource):
                 "profile": archive.profile,
             }
             for archive in archives
+            if archive.datafile_id in shown
         ]
         bundle.data["filter_runs"] = [
             {
@@ -219,12 +221,14 @@ class SeriesAppResource(ReadOnlyResource):
                 "options": run.options,
                 "programs": run.programs,
                 "exit_status": run.exit_status,
-                "input_sha512": run.input_sha512,
+                "input_sha512": run.input_sha512 if archive.datafile_id in shown else "",
                 "seconds": run.seconds,
                 "memory_mib": run.memory_mib,
                 "attempts": run.attempts,
                 "outputs": [
-                    {"kind": output.kind, "datafile": output.datafile_id} for output in run.outputs.all()
+                    {"kind": output.kind, "datafile": output.datafile_id}
+                    for output in run.outputs.all()
+                    if output.datafile_id in shown
                 ],
             }
             for archive in archives
@@ -260,6 +264,16 @@ class SeriesAppResource(ReadOnlyResource):
         self.log_throttled_access(request)
         queued = {"series_uid": series.series_uid, "filters": filters}
         return self.create_response(request, queued, response_class=http.HttpAccepted)
+
+
+def _shown_files(bundle: Bundle, archives: list[Archive], staff: bool) -> frozenset[int]:
+    """Ids of the archives, and of what was made of them, that the visitor may know of."""
+    ids = [archive.datafile_id for archive in archives]
+    for archive in archives:
+        ids += [output.datafile_id for run in archive.runs.all() for output in run.outputs.all()]
+    if staff:
+        return frozenset(ids)
+    return mytardis().viewable_datafiles(bundle.request, bundle.data["dataset"], ids)
 
 
 class _Unavailable(HttpResponse):

@@ -144,7 +144,8 @@ class ChosenSeries:
     """The one series that is shown in full.
 
     Attributes:
-        version, instances, archived: of its newest archive; 0 and None while it has none.
+        version, instances, archived: of its newest archive; 0 and None if it has none, or none that the visitor
+            may know of.
         notes: what somebody who uses the files must know.
         reason: why it stands as it does, for staff only: ingest's words may name other people's titles.
     """
@@ -182,7 +183,7 @@ def gather(request: HttpRequest, dataset_id: int, wanted: str, may_download: boo
         may_download: what MyTARDIS says of the dataset as a whole.
     """
     found = list(Series.objects.filter(dataset_key__dataset=dataset_id).order_by("directory", "pk"))
-    thumbnails = _thumbnails(dataset_id) if may_download and len(found) > 1 else {}
+    thumbnails = _thumbnails(request, dataset_id) if may_download and len(found) > 1 else {}
     lines = tuple(
         SeriesLine(
             id=series.pk,
@@ -213,18 +214,21 @@ def outputs_of(dataset_id: int):  # noqa: ANN201 (a queryset)
     )
 
 
-def _thumbnails(dataset_id: int) -> dict[int, str]:
-    """Address of a picture of each series, its newest; those without a verified one are left out."""
+def _thumbnails(request: HttpRequest, dataset_id: int) -> dict[int, str]:
+    """Address of a picture of each series: the newest that is verified and that the visitor may see and download."""
     pictures = FilterOutput.objects.filter(
         kind="Picture", run__archive__series__dataset_key__dataset=dataset_id
     )
     verified = verified_datafiles(pictures.order_by().values("datafile"))
+    portal = mytardis()
+    viewable = portal.viewable_datafiles(request, dataset_id, verified)
+    allowed = portal.downloadable_datafiles(request, dataset_id, viewable)
     newest = {
         series_id: datafile_id
         for series_id, datafile_id in pictures.order_by("run__archive__version").values_list(
             "run__archive__series", "datafile"
         )
-        if datafile_id in verified
+        if datafile_id in allowed
     }
     return {series_id: thumbnail_url(datafile_id, *THUMBNAIL) for series_id, datafile_id in newest.items()}
 
@@ -236,21 +240,24 @@ def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesL
     newest = archives[0] if archives else None
     runs = list(newest.runs.all()) if newest else []
     files = _Files(request, dataset_id, archives)
+    shown = newest if newest and files.shows(newest.datafile_id) else None
     return ChosenSeries(
         line=line,
         uid=series.public_uid,
-        version=newest.version if newest else 0,
-        instances=newest.instance_count if newest else 0,
-        archived=newest.created if newest else None,
+        version=shown.version if shown else 0,
+        instances=shown.instance_count if shown else 0,
+        archived=shown.created if shown else None,
         notes=(*_notes(series), *_notes_of_copies(request, series, newest)),
         reason=series.reason if request.user.is_staff and series.state in _UNFINISHED_SERIES else "",
         facts=_facts(request, dataset_id, series.public_uid),
-        conversions=_conversions(runs, request.user.is_staff),
+        conversions=_conversions(runs, files, request.user.is_staff),
         volumes=tuple(_volumes(runs, files, series.directory)),
         picture=next(_pictures(runs, files), None),
         downloads=files.downloads(newest) if newest else (),
         older=tuple(
-            Version(archive.version, archive.created, files.downloads(archive)) for archive in archives[1:]
+            Version(archive.version, archive.created, downloads)
+            for archive in archives[1:]
+            if (downloads := files.downloads(archive))
         ),
     )
 
@@ -264,6 +271,10 @@ class _Files:
         viewable = portal.viewable_datafiles(request, dataset_id, ids)
         self._files = {pk: file for pk, file in stored_files(ids).items() if pk in viewable}
         self._allowed = portal.downloadable_datafiles(request, dataset_id, viewable)
+
+    def shows(self, datafile_id: int) -> bool:
+        """Whether the visitor may know of the file."""
+        return datafile_id in self._files
 
     def to_have(self, datafile_id: int) -> StoredFile | None:
         """The file, if it is there and the visitor may download it."""
@@ -349,7 +360,7 @@ def shown(fact: Fact) -> ShownFact:
     return ShownFact(fact.label, f"{text} {fact.units.replace('^2', '²')}".strip())
 
 
-def _conversions(runs: list[FilterRun], staff: bool) -> tuple[Conversion, ...]:
+def _conversions(runs: list[FilterRun], files: _Files, staff: bool) -> tuple[Conversion, ...]:
     """The runs in their filters' order; why one waits is staff's business: it may name a storage box."""
     titles, order = _filters()
     return tuple(
@@ -359,7 +370,7 @@ def _conversions(runs: list[FilterRun], staff: bool) -> tuple[Conversion, ...]:
             reasons=tuple(map(str, run.why)) if staff or run.state not in FilterRun.UNFINISHED else (),
             converter=run.converter,
             version=run.filter_version,
-            outputs=len(run.outputs.all()),
+            outputs=sum(files.shows(output.datafile_id) for output in run.outputs.all()),
             commands=tuple(shlex.join(program["arguments"]) for program in run.programs),
             cost=_cost(run),
         )

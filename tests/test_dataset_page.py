@@ -17,11 +17,12 @@ from tardis.tardis_portal import models as portal
 from tardis_imagetrove import views
 from tardis_imagetrove.conversion import registry
 from tardis_imagetrove.conversion.run import run_filter
-from tardis_imagetrove.dataset_page import ShownFact, shown
+from tardis_imagetrove.dataset_page import THUMBNAIL, ShownFact, shown
 from tardis_imagetrove.ingest import states
 from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import Archive, DatasetKey, FilterOutput, FilterRun, Series
-from tardis_imagetrove.mytardis.reading import Fact
+from tardis_imagetrove.mytardis import mytardis
+from tardis_imagetrove.mytardis.reading import Fact, thumbnail_url
 
 from .conftest import configure, deliver, phantom, series_uid, why
 
@@ -409,6 +410,44 @@ def test_files_with_rights_of_their_own_are_shown_by_them(settings, add, owner, 
     assert hidden.filename not in part
     assert kept.filename in part and kept.download_url not in part
     assert "not yours to download" in part
+
+
+@pytest.mark.skipif(
+    "datafileacl" not in apps.all_models["tardis_portal"],
+    reason="only MyTARDIS 5.0 has access rights per object",
+)
+def test_a_hidden_archive_and_hidden_pictures_are_shown_nowhere(settings, add, owner, django_user_model):
+    settings.ONLY_EXPERIMENT_ACLS = False
+    series = add()
+    other = add(4)
+    assert other.dataset_key == series.dataset_key
+    member = person(django_user_model, "rhea", "Project 12345")
+    group = Group.objects.get(name="Project 12345")
+    archive = series.archives.get()
+    picture = FilterOutput.objects.get(kind="Picture", run__archive__series=series).datafile
+    its = FilterOutput.objects.get(kind="Picture", run__archive__series=other).datafile
+    page = body(member, address(series))
+    assert thumbnail_url(picture.pk, *THUMBNAIL) in page and archive.datafile.filename in page
+    portal.DatafileACL.objects.filter(datafile__in=[archive.datafile, picture], group=group).delete()
+    page = body(member, address(series))
+    assert thumbnail_url(picture.pk, *THUMBNAIL) not in page and archive.datafile.filename not in page
+    assert thumbnail_url(its.pk, *THUMBNAIL) in page
+    assert f"{archive.instance_count} instance" not in ours(page)
+    answer = member.get(f"/api/v1/tardis-imagetrove_series/{series.pk}/?format=json").json()
+    assert answer["archives"] == []
+    assert archive.sha512 not in str(answer)
+    assert picture.pk not in [file["datafile"] for run in answer["filter_runs"] for file in run["outputs"]]
+    assert any(run["outputs"] for run in answer["filter_runs"])
+    # As MyTARDIS itself answers, file by file.
+    request = member.get(address(series)).wsgi_request
+    ids = list(portal.DataFile.objects.values_list("pk", flat=True))
+    adapter = mytardis()
+    from tardis.tardis_portal.auth.decorators import has_access, has_download_access
+
+    viewable = adapter.viewable_datafiles(request, series.dataset_key.dataset_id, ids)
+    assert viewable == {pk for pk in ids if has_access(request, pk, "datafile")}
+    allowed = adapter.downloadable_datafiles(request, series.dataset_key.dataset_id, ids)
+    assert allowed == {pk for pk in ids if has_download_access(request, pk, "datafile")}
 
 
 # Many series
