@@ -94,6 +94,8 @@ def _with_times(
         return [], told  # the fourth axis is diffusion
     axis = time_axis(frames)
     stated = image.time_step()
+    if axis is not None and axis.clock == "acquisition" and len(frames) < 3 and stated > 0:
+        return [], told  # one distance between two volumes does not say what the step is
     if axis is None:
         return [], told
     words = []

@@ -70,6 +70,8 @@ def rewrite(headers: Iterable[Header], source: Source) -> dict[Path, str]:
         target = source.place(header)
         try:
             dataset = pydicom.dcmread(header.path)
+            for tag in [tag for tag in dataset.keys() if tag.group in (0x0000, 0x0002)]:  # noqa: SIM118
+                del dataset[tag]  # command and file meta elements in the data set cannot be written
             if has_palette(header):
                 _write_colours(dataset)
             elif UID(header.transfer_syntax).is_encapsulated:
