@@ -143,10 +143,10 @@ def test_a_file_whose_name_could_not_be_taken_back_keeps_both(spool, monkeypatch
         patch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
         store(spool, b"abc")
     (file,) = spool.files("1.2")
-    assert file.path.stat().st_nlink == 2
+    assert file.stat().st_nlink == 2
     assert store(spool, b"abc") is Stored.IDENTICAL  # and takes its place, as nobody synced the first
     (file,) = spool.files("1.2")
-    assert (file.path.stat().st_nlink, file.path.read_bytes()) == (1, b"abc")
+    assert (file.stat().st_nlink, file.read_bytes()) == (1, b"abc")
 
 
 def killed_receiver(spool: Spool, size: int, content: bytes) -> Path:
