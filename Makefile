@@ -38,7 +38,7 @@ fuzz: $(INSTALLED)
 lint: $(LINT)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@PYTHONPATH=.:devhost $(RUN) -m mypy tardis_imagetrove
+	@PYTHONPATH=.:devhost $(RUN) -m mypy
 
 $(LINT): $(INSTALLED)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[lint]'

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pydicom.uid import UID
 
@@ -19,7 +20,7 @@ from .formats.base import DICOM, Item
 try:
     from isal import isal_zlib
 except ImportError:  # the standard library's, several times slower at the same size
-    isal_zlib = None
+    isal_zlib = None  # type: ignore[assignment]
 
 MANIFEST = "manifest.json"
 _BLOCK = 1024 * 1024
@@ -64,7 +65,7 @@ class _Sink(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data) -> int:  # noqa: ANN001 (any buffer)
+    def write(self, data: Any) -> int:
         self._parts.append(bytes(data))
         return len(data)
 
@@ -87,12 +88,14 @@ def stream(entries: Iterable[Entry], last: Callable[[], Entry]) -> Iterator[byte
     def written(archive: zipfile.ZipFile, entry: Entry) -> Iterator[bytes]:
         info = zipfile.ZipInfo(entry.name)
         info.compress_type = zipfile.ZIP_DEFLATED if entry.compressible else zipfile.ZIP_STORED
-        info._compresslevel = _LEVEL  # zipfile takes a level for its own ZipInfo only
+        info._compresslevel = _LEVEL  # type: ignore[attr-defined] # zipfile takes a level for its own ZipInfo only
         info.external_attr = 0o100644 << 16
         info.file_size = entry.size
         with archive.open(info, "w", force_zip64=entry.size > 2**31 - 1) as file:
             if entry.compressible and isal_zlib is not None:
-                file._compressor = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, -15)
+                file._compressor = isal_zlib.compressobj(  # type: ignore[attr-defined]
+                    _ISAL_LEVEL, isal_zlib.DEFLATED, -15
+                )
             for chunk in entry.chunks:
                 file.write(chunk)
                 yield sink.take()

@@ -217,7 +217,7 @@ class Spool:
         self._lock = threading.Lock()
         self._process: _ReceivingProcess | None = None
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[Spool], tuple[Path, int]]:
         return Spool, (self.root, self.reserve_bytes)
 
     @property
@@ -572,5 +572,5 @@ def _locked(folder: SharedFolder) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _opener(folder: SharedFolder):  # noqa: ANN202 (as open() wants it)
+def _opener(folder: SharedFolder) -> Callable[[str, int], int]:
     return lambda name, flags: os.open(name, flags | os.O_CLOEXEC, dir_fd=folder.descriptor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -34,7 +36,7 @@ def is_filled_by_numbers(dataset: Dataset, element: DataElement) -> bool:
     return keyword.endswith("Descriptor") and size == 6
 
 
-def _has_entries(size: int, descriptor: object) -> bool:
+def _has_entries(size: int, descriptor: Any) -> bool:
     """Whether data have the number of entries that a descriptor names (PS3.3 C.7.6.3.1.5)."""
     try:
         entries = int(descriptor[0]) or 65536

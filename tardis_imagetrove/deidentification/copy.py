@@ -180,7 +180,7 @@ def refusal(dataset: Dataset) -> str:
 
 
 def _text_of(dataset: Dataset, keyword: str) -> str:
-    element = decoded(dataset, Tag(tag_for_keyword(keyword)))
+    element = decoded(dataset, Tag(keyword))
     return str(element.value or "") if element is not None else ""
 
 

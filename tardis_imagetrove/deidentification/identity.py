@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from itertools import groupby, pairwise, permutations
+from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -430,7 +431,7 @@ class Identity:
         """Whether a word of a description is a word of a name, even a common one, or contains a number."""
         return not self.parts.isdisjoint(run for _, run in _tokens(fold(word))) or bool(self.found_in(word))
 
-    def is_own(self, number: object) -> bool:
+    def is_own(self, number: Any) -> bool:
         """Whether a number is one of the instance's, of five digits or more."""
         try:
             return int(number) == float(number) and abs(int(number)) in self.values

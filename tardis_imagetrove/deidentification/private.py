@@ -108,7 +108,9 @@ def keep_safe(dataset: Dataset, keep: bool) -> None:
         if keep and tag.element > 0xFF:
             creator = creator_of(dataset, tag)
             safe = SAFE.get((creator, tag.group), {}).get(tag.element & 0xFF)
-            value = _safe_value(dataset[tag], *safe) if safe is not None else None
+            if safe is None:
+                continue
+            value = _safe_value(dataset[tag], *safe)
             if value is not None:
                 block = Tag(tag.group, tag.element >> 8)
                 kept[block] = DataElement(block, "LO", creator)

@@ -66,7 +66,7 @@ def report_of(rows: Iterable[Mapping[str, object]]) -> Report:
     """The report of :func:`rows_of`."""
     report: Report = Counter()
     for row in rows:
-        report[Row(str(row["attribute"]), Done(row["done"]), str(row["why"]))] += int(row["count"])
+        report[Row(str(row["attribute"]), Done(row["done"]), str(row["why"]))] += int(str(row["count"]))
     return report
 
 

@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cache, lru_cache
 
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.tag import BaseTag, Tag
 
 from .kept import KEPT
@@ -35,7 +35,7 @@ class Action(Enum):
 
 def tags_of(keywords: str) -> frozenset[int]:
     """Tags of keywords with a space between them."""
-    return frozenset(tag_for_keyword(keyword) for keyword in keywords.split())
+    return frozenset(int(Tag(keyword)) for keyword in keywords.split())
 
 
 #: Attributes kept by an option: "K" in its column of table E.1-1. Those that the table allows to be

@@ -17,9 +17,10 @@ def moved_date_and_time(date: str, time: str, by: timedelta) -> tuple[str | None
     """
     day, clock = DATE.match(date.strip()), TIME.match(time.strip())
     try:
-        start = datetime(*(int(part) for part in day.groups())) if day else None  # noqa: DTZ001 (the scanner's own)
-        if start is None:
+        if day is None:
             return None, None
+        year, month, number = (int(part) for part in day.groups())
+        start = datetime(year, month, number)  # noqa: DTZ001 (the scanner's own)
         moment = start + _since_midnight(clock) + by if clock else start + timedelta(days=by.days)
     except (ValueError, OverflowError):
         return None, None

@@ -71,8 +71,8 @@ def list_unit(unit: Path, wants: Callable[[str], bool] = lambda path: True) -> L
         return listing
     for entry, path in _walk(unit, "", about.st_dev, listing):
         try:
-            found = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(found.st_mode):
+            found: os.stat_result | None = entry.stat(follow_symlinks=False)
+            if found is not None and stat.S_ISLNK(found.st_mode):
                 found = _linked_file(Path(entry.path), unit)
         except OSError as error:
             listing.left_out[path] = f"cannot be read ({error.strerror})"

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import pickle
+import resource
 import select
 import signal
 import sys
@@ -21,11 +22,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-try:
-    import resource
-except ImportError:  # not a Unix
-    resource = None
 
 from ..errors import ImageTroveError, KilledError, PermanentError, RetriableError
 from .programs import ProgramRun, Stopped, allow, recording, stop
@@ -72,7 +68,7 @@ def isolated(
     work: Callable[[], Any],
     limits: Limits,
     begin: Callable[[], None] = lambda: None,
-    waiting: Callable[[], AbstractContextManager] = nullcontext,
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Report:
     """Do ``work`` in a child process; what it returns must be possible to pickle.
 
@@ -148,7 +144,7 @@ def _answer(
 ) -> tuple[Any, ImageTroveError | None, tuple[ProgramRun, ...]]:
     """What the process returned, or why it did not, and its programs."""
     programs: list[ProgramRun] = []
-    answer: tuple | None = None
+    answer: tuple[Any, ImageTroveError | None] | None = None
     said.seek(0)
     with suppress(EOFError, pickle.UnpicklingError):  # the last message may be cut off
         while True:
@@ -157,7 +153,8 @@ def _answer(
                 programs.append(message)
             else:
                 answer = message
-    value, error = None, None
+    value: Any = None
+    error: ImageTroveError | None = None
     if late:
         error = PermanentError(f"it did not finish within {limits.seconds:g} s and was stopped")
     elif answer is not None:

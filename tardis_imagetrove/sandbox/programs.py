@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-
-try:
-    import resource
-except ImportError:  # not a Unix: limits are left out
-    resource = None
 
 from ..errors import KilledError, PermanentError
 
@@ -80,11 +76,11 @@ class Stop:
 
 stop = Stop()
 
-_recorders: ContextVar[tuple] = ContextVar("recorders", default=())
+_recorders: ContextVar[tuple[Callable[[ProgramRun], object], ...]] = ContextVar("recorders", default=())
 
 
 @contextmanager
-def recording(take) -> Iterator[None]:  # noqa: ANN001 (a callable that takes a ProgramRun)
+def recording(take: Callable[[ProgramRun], object]) -> Iterator[None]:
     """Have ``take`` called with each program that ends within the block."""
     token = _recorders.set((*_recorders.get(), take))
     try:
@@ -149,6 +145,7 @@ def run_program(
         if hasattr(resource, "prlimit"):
             with suppress(ProcessLookupError):  # already done
                 resource.prlimit(child.pid, resource.RLIMIT_AS, (memory_limit, memory_limit))
+        assert child.stdout is not None  # it is a pipe
         output = child.stdout.read()
     except BaseException:  # the filter itself is being stopped
         _kill(child.pid)
@@ -158,7 +155,8 @@ def run_program(
         _, status, usage = os.wait4(child.pid, 0)
         timer.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
-        child.stdout.close()
+        if child.stdout is not None:
+            child.stdout.close()
         seconds = time.monotonic() - started
         record(ProgramRun(shown, child.returncode, seconds, usage.ru_maxrss / 1024))
     if over.is_set():

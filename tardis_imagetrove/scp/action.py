@@ -218,7 +218,7 @@ class _Reader:
         if length > self._limit() - start:
             raise ValueError("Action information is cut off")
         self._keep(tag, start, length)
-        return start + length
+        return int(start + length)
 
     def _keep(self, tag: tuple[int, int], start: int, length: int) -> None:
         depth = len(self._open)

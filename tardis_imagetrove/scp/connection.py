@@ -102,7 +102,9 @@ class Connection:
             ReceiverStopping: the receiver stops.
             PeerTimeout: nothing came in the idle time.
         """
-        if self._end == self._start and not (self._tls and self._socket.pending()):
+        if self._end == self._start and not (
+            isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+        ):
             ready = self._poll.poll(self._timeouts.idle * 1000)
             if not ready:
                 raise PeerTimeout(f"idle for {self._timeouts.idle:g} s")

@@ -188,7 +188,7 @@ class HeadScanner:
             return self._value(
                 (group, element), None if self._implicit else vr, data, at, end, header, length
             )
-        return header + length
+        return int(header + length)
 
     def _value(
         self,
@@ -207,7 +207,7 @@ class HeadScanner:
         self.values[tag] = (vr.decode() if vr else None, bytes(data[start : start + size]))
         if len(self.values) == len(self._wanted):
             self.done = True
-        return header + length
+        return int(header + length)
 
     def _enter(self, item: bool, implicit: bool) -> None:
         if len(self._open) >= MAX_DEPTH:

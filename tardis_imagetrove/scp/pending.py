@@ -16,7 +16,8 @@ import os
 import uuid
 from collections.abc import Iterator
 
-from ..spool import Spool, disk_errors, sync_folder
+from ..disk import sync_folder
+from ..spool import Spool, disk_errors
 from .records import Caller, CommitmentReference, CommitmentRequest
 
 logger = logging.getLogger("tardis_imagetrove.scp")

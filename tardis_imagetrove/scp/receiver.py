@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from ..errors import PermanentError, RetriableError
 from ..spool import Spool, SpoolError, SpoolFull
@@ -117,7 +118,7 @@ class _WorkerPool:
                 continue
             return
 
-    def _answer(self, worker: WorkerProcess, call: int, method: str, arguments: tuple) -> None:
+    def _answer(self, worker: WorkerProcess, call: int, method: str, arguments: tuple[Any, ...]) -> None:
         if method == "enter":
             self._pool.submit(lambda: worker.reply(call, self._gate.enter(*arguments)))
         else:
@@ -125,7 +126,7 @@ class _WorkerPool:
                 lambda: worker.reply(call, commitment_answer(self._gate.commit, *arguments))
             )
 
-    def _news(self, worker: WorkerProcess, kind: str, arguments: tuple) -> None:
+    def _news(self, worker: WorkerProcess, kind: str, arguments: tuple[Any, ...]) -> None:
         if kind == "closed":
             with self._lock:
                 worker.connections.discard(arguments[0])

@@ -44,15 +44,15 @@ class AssociationServer:
         thread = threading.Thread(
             target=self._run, args=(association,), name=f"association-{number}", daemon=True
         )
+        # Started under the lock: a thread that others can see can be joined.
         with self._lock:
             self._threads[thread] = association
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads; the gate is told, as nobody else will
-            with self._lock:
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads; the gate is told, as nobody else will
                 del self._threads[thread]
-            sock.close()
-            raise
+                sock.close()
+                raise
 
     def _run(self, association: Association) -> None:
         try:

@@ -65,7 +65,8 @@ class _ParentGate:
             waiting[0].set()
 
     def _ask(self, method: str, *arguments: object) -> Any:
-        call, event, answer = next(self._numbers), threading.Event(), []
+        call, event = next(self._numbers), threading.Event()
+        answer: list[Any] = []
         self._calls[call] = (event, answer)
         try:
             self.send("ask", call, method, arguments)
@@ -77,7 +78,8 @@ class _ParentGate:
 
     def enter(self, number: int, caller: Caller) -> AssociationRejected | None:
         try:
-            return self._ask("enter", number, caller)
+            rejected: AssociationRejected | None = self._ask("enter", number, caller)
+            return rejected
         except _ParentGone as gone:
             return AssociationRejected("admit-failed", 2, 2, 1, f"cannot be admitted now: {gone}")
 
@@ -199,8 +201,8 @@ class WorkerProcess:
         spool: Spool,
         commitment: bool,
         level: int,
-        ask: Callable[[WorkerProcess, int, str, tuple], None],
-        news: Callable[[WorkerProcess, str, tuple], None],
+        ask: Callable[[WorkerProcess, int, str, tuple[Any, ...]], None],
+        news: Callable[[WorkerProcess, str, tuple[Any, ...]], None],
         lost: Callable[[WorkerProcess], None],
     ) -> None:
         self._ask, self._news, self._lost = ask, news, lost

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_receiver_starts_on_a_full_disk_and_goes_on_when_there_is_room(
         open_files = sum(1 for _ in Path("/proc/self/fd").iterdir())
         for _ in range(5):
             assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0xA700
-        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == open_files
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) <= open_files
         for filler in fillers[:-1]:
             filler.unlink()
         assert peer.store("1.2.1", mr_dataset("1.2.1")).status == 0
@@ -164,7 +165,7 @@ def test_instances_that_never_end_leave_the_reserve_alone_and_others_are_stored_
         return disk.f_bavail * disk.f_frsize
 
     with RawPeer(receiver.port) as one, RawPeer(receiver.port) as two:
-        least = free()
+        least = free_before = free()
         for number, peer in enumerate((one, two)):
             peer.associate()
             peer.socket.sendall(p_data(1, 3, store_command(MR, f"1.2.{number}")))
@@ -173,6 +174,11 @@ def test_instances_that_never_end_leave_the_reserve_alone_and_others_are_stored_
         for _ in range(300):
             for peer in (one, two):
                 peer.socket.sendall(piece)
+            least = min(least, free())
+        peak = time.monotonic() + 30
+        while (
+            least > free_before - 256 * 1024 and time.monotonic() < peak
+        ):  # until what was sent has been read
             least = min(least, free())
         for peer in (one, two):
             peer.socket.sendall(p_data(1, 2, b"\0\0"))

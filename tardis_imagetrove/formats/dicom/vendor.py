@@ -92,7 +92,7 @@ def private_b_value(dataset: Dataset) -> float | None:
         element = private_element(dataset, creator, group, number)
         value = typed_value(element, vr) if element is not None else None
         if value is not None:
-            b_value = float(value[0] if isinstance(value, list) else value)
+            b_value = float(str(value[0] if isinstance(value, list) else value))
             # GE adds 10^9 where the gradients are those of a table.
             return b_value % 100_000 if creator == "GEMS_PARM_01" and b_value >= 1e9 else b_value
     return None

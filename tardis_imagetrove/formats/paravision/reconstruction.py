@@ -115,7 +115,7 @@ class Reconstruction:
 
     def frame(self, stored: np.ndarray, index: int) -> np.ndarray:
         """One frame of :meth:`stored`, its axes in the order of ``size``: shape (k, j, i)."""
-        found = stored[index]
+        found: np.ndarray = stored[index]
         exchanged = self.swapped[index]
         if exchanged is None:
             return found
@@ -211,8 +211,8 @@ def _groups(parameters: Parameters, frames: int) -> tuple[FrameGroup, ...]:
     for row in parameters.rows("VisuFGOrderDesc"):
         try:
             length, name, comment, first, count = row[:5]
-            names = tuple(varying[int(first) : int(first) + int(count)])
-            groups.append(FrameGroup(int(length), str(name), str(comment), names))
+            names = tuple(varying[int(str(first)) : int(str(first)) + int(str(count))])
+            groups.append(FrameGroup(int(str(length)), str(name), str(comment), names))
         except (ValueError, TypeError) as error:
             raise UnreadableParameters(f"visu_pars: VisuFGOrderDesc is damaged ({error})") from error
     if not groups and frames > 1:
@@ -260,7 +260,8 @@ def _rows_of(
     which = _which(len(rows), frames, groups, indices, name)
     if which is None:
         raise UnreadableParameters(f"visu_pars: {name} has {len(rows)} values, which fit no frame group")
-    return rows[which]
+    chosen: np.ndarray = rows[which]
+    return chosen
 
 
 def _vectors(
