@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "spool",
     },
     "signin": {"mytardis", "errors"},
+    "rapidconnect": {"signin"},
     "contrib": {"errors", "formats"},
 }
 #: Nothing but views, commands, tasks and the like may import these.

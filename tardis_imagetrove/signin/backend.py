@@ -19,6 +19,9 @@ from .models import SpentAssertion, digest
 PATH = "tardis_imagetrove.signin.backend.RapidConnectBackend"
 """As it stands in ``AUTHENTICATION_BACKENDS``."""
 
+FORMER_PATH = "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend"
+"""As it stood there in 0.1; it still works."""
+
 
 class RapidConnectBackend(BaseBackend):
     """Signs in with an assertion of AAF Rapid Connect. Gives no permissions: MyTARDIS's own backends do.

@@ -17,6 +17,8 @@ ADDRESSES = ("rc/", "rc", "rc/auth/jwt")
 
 SIGN_IN_VIEW = "tardis_imagetrove.signin.views.sign_in"
 ROOT_URLS = "tardis_imagetrove.signin.root_urls"
+FORMER_SIGN_IN_VIEW = "tardis_imagetrove.rapidconnect.views.sign_in"
+FORMER_ROOT_URLS = "tardis_imagetrove.rapidconnect.root_urls"
 SHORT_SECRET = 32
 """Characters: as many as a SHA-256 digest has bytes (RFC 7518, section 3.2), and as the federation advises."""
 
@@ -30,7 +32,40 @@ def check_rapid_connect(app_configs: object, **kwargs: object) -> list[CheckMess
     now = config.current()
     if not now.enabled:
         return []
-    return [*_secret(now), *_addresses(), *_audience(now), *_sign_in_page(now), *_accounts(), *_leeway()]
+    return [
+        *_secret(now),
+        *_addresses(),
+        *_audience(now),
+        *_sign_in_page(now),
+        *_accounts(),
+        *_leeway(),
+        *_former_paths(),
+    ]
+
+
+def _former_paths() -> list[CheckMessage]:
+    """Paths of 0.1, which still work."""
+    used = {
+        "ROOT_URLCONF": (settings.ROOT_URLCONF == FORMER_ROOT_URLS, ROOT_URLS),
+        "AUTHENTICATION_BACKENDS": (
+            backend.FORMER_PATH in settings.AUTHENTICATION_BACKENDS
+            and backend.PATH not in settings.AUTHENTICATION_BACKENDS,
+            backend.PATH,
+        ),
+        "LOGIN_VIEWS": (
+            FORMER_SIGN_IN_VIEW in (getattr(settings, "LOGIN_VIEWS", None) or {}).values(),
+            SIGN_IN_VIEW,
+        ),
+    }
+    return [
+        Warning(
+            f"{setting} names a path below tardis_imagetrove.rapidconnect, which is deprecated.",
+            hint=f'Name "{path}" instead.',
+            id="imagetrove.W111",
+        )
+        for setting, (former, path) in used.items()
+        if former
+    ]
 
 
 def _secret(now: config.RapidConnectConfig) -> list[CheckMessage]:
@@ -131,7 +166,8 @@ def _sign_in_page(now: config.RapidConnectConfig) -> list[CheckMessage]:
     views = getattr(settings, "LOGIN_VIEWS", None) or {}
     # A key that is a text is a domain, which the database knows, and checks do not ask it.
     if not any(
-        view == SIGN_IN_VIEW and (isinstance(key, str) or key == getattr(settings, "SITE_ID", key))
+        view in (SIGN_IN_VIEW, FORMER_SIGN_IN_VIEW)
+        and (isinstance(key, str) or key == getattr(settings, "SITE_ID", key))
         for key, view in views.items()
     ):
         found.append(
@@ -147,12 +183,15 @@ def _sign_in_page(now: config.RapidConnectConfig) -> list[CheckMessage]:
 def _accounts() -> list[CheckMessage]:
     found = []
     backends = list(settings.AUTHENTICATION_BACKENDS)
-    if backends[:1] != [backend.PATH]:
+    ours = (backend.PATH, backend.FORMER_PATH)
+    if not backends or backends[0] not in ours:
         found.append(
             Warning(
                 f"AUTHENTICATION_BACKENDS does not begin with {backend.PATH}: "
                 + (
-                    "another one is asked first." if backend.PATH in backends else "every sign-in is refused."
+                    "another one is asked first."
+                    if any(path in backends for path in ours)
+                    else "every sign-in is refused."
                 ),
                 hint=f'AUTHENTICATION_BACKENDS = ("{backend.PATH}", *AUTHENTICATION_BACKENDS)',
                 id="imagetrove.W108",

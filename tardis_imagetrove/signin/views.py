@@ -54,7 +54,7 @@ def _sign_in(request: HttpRequest, token: str) -> None:
         # One transaction: an assertion is used up if and only if its sign-in has been decided.
         with transaction.atomic():
             user = auth.authenticate(request, rapid_connect_token=token)
-            if user is not None and user.backend == backend.PATH:
+            if user is not None and user.backend in (backend.PATH, backend.FORMER_PATH):
                 # Nothing of the session before is kept, even the same person's.
                 request.session.flush()
                 auth.login(request, user)

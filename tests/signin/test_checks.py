@@ -7,6 +7,7 @@ import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
 
+from tardis_imagetrove.signin import backend, checks
 from tardis_imagetrove.signin.checks import check_rapid_connect
 
 from . import signer
@@ -148,3 +149,18 @@ def test_everything_at_once(site):
     site.RAPID_CONNECT_CONFIG = "no dictionary"
     assert found("W101", "W104", "W105", "W106")
     assert signer.SECRET not in str(check_rapid_connect(None))
+
+
+def test_paths_of_the_former_version_work_and_are_named(site):
+    site.ROOT_URLCONF = checks.FORMER_ROOT_URLS
+    site.AUTHENTICATION_BACKENDS = [
+        path if path != backend.PATH else backend.FORMER_PATH for path in site.AUTHENTICATION_BACKENDS
+    ]
+    site.LOGIN_VIEWS = {site.SITE_ID: checks.FORMER_SIGN_IN_VIEW}
+    told = [message for message in check_rapid_connect(None)]
+    assert [message.id for message in told] == ["imagetrove.W111"] * 3
+    assert [message.msg.split()[0] for message in told] == [
+        "ROOT_URLCONF",
+        "AUTHENTICATION_BACKENDS",
+        "LOGIN_VIEWS",
+    ]

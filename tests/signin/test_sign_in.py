@@ -155,6 +155,17 @@ def test_signals_and_the_backend_are_those_of_any_sign_in(post, client):
     assert client.session["_auth_user_backend"] == backend
 
 
+def test_a_site_with_the_settings_of_the_former_version_signs_people_in(post, site, client):
+    site.ROOT_URLCONF = "tardis_imagetrove.rapidconnect.root_urls"
+    site.AUTHENTICATION_BACKENDS = [
+        "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend",
+        "django.contrib.auth.backends.ModelBackend",
+    ]
+    post(signer.assertion())
+    assert user_of(client)
+    assert client.get("/").wsgi_request.user.pk == user_of(client)
+
+
 def test_a_refusal_sends_the_signal_without_the_assertion(post):
     seen = []
 
