@@ -17,7 +17,6 @@ from ..formats.paravision.study import Place, parse_date, reconstructions
 from .image import Image
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-CONVERTER = f"brukerapi {version('brukerapi')}, nibabel {nibabel.__version__}"
 
 #: Frame groups whose frames are images of their own, and the letters that tell them apart in names.
 SEPARATE = {"FG_ECHO": "e", "FG_ISA": "map", "FG_COIL": "c", "FG_IRMODE": "ir"}
@@ -281,9 +280,14 @@ def sidecar_fields(found: Reconstruction, volumes: Volumes) -> dict[str, object]
         "ImageType": [kinds[first]] if kinds else None,
         "AcquisitionTime": started.strftime("%H:%M:%S") if started else None,
         "FrameGroups": [f"{group.name}:{group.length}" for group in found.groups],
-        "ConversionSoftware": CONVERTER,
+        "ConversionSoftware": converter(),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def converter() -> str:
+    """Names and versions of the libraries that read and write."""
+    return f"brukerapi {version('brukerapi')}, nibabel {nibabel.__version__}"
 
 
 def _fits(found: Reconstruction, name: str) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from brukerapi.exceptions import InvalidJcampdxFile, JcampdxFileError, JcampdxVersionError
-from brukerapi.jcampdx import JCAMPDX
 
 from ...errors import PermanentError
+
+if TYPE_CHECKING:
+    from brukerapi.jcampdx import JCAMPDX
 
 #: Bytes of a parameter file that is read; larger ones (shapes, trajectories) hold no metadata.
 LARGEST = 32 * 1024 * 1024
@@ -110,7 +112,15 @@ def read_parameters(path: Path) -> Parameters:
     Raises:
         UnreadableParameters: not a JCAMP-DX file, missing, or damaged.
         OSError: it cannot be read now.
+        PermanentError: the extra ``paravision`` is not installed.
     """
+    try:  # few sites have ParaVision, and no other needs the library
+        from brukerapi.exceptions import InvalidJcampdxFile, JcampdxFileError, JcampdxVersionError
+        from brukerapi.jcampdx import JCAMPDX
+    except ImportError as error:
+        raise PermanentError(
+            "ParaVision studies need brukerapi: pip install 'tardis_imagetrove[paravision]'"
+        ) from error
     try:
         if path.stat().st_size > LARGEST:
             raise UnreadableParameters(f"{path.name} is larger than {LARGEST // 2**20} MiB")
