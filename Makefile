@@ -28,12 +28,12 @@ bench: bench-receiver bench-convert
 bench-receiver: $(INSTALLED)
 	@$(RUN) benchmarks/receiver.py $(if $(QUICK),--quick)
 
+# Feed damaged requests, commands, data sets and files to the readers: make fuzz SECONDS=60 [SEED=1]
+fuzz: $(INSTALLED)
+	@$(RUN) benchmarks/fuzz.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
 # Style and types. It installs its tools on first use.
 LINT := $(VENV)/.lint
-# Feed damaged requests, commands, data sets and files to the readers: make fuzz SECONDS=60
-SECONDS_OF_FUZZING := $(or $(SECONDS),60)
-fuzz: $(INSTALLED)
-	@$(RUN) benchmarks/fuzz.py --seconds $(SECONDS_OF_FUZZING)
 
 lint: $(LINT)
 	@$(VENV)/bin/ruff check .

@@ -204,6 +204,8 @@ class _Reader:
                 self._open.pop()
                 return at + 8
             raise ValueError("Action information has a delimiter out of place")
+        if self._open and not self._open[-1][0]:
+            raise ValueError("Action information has an element where an item belongs")
         vr = bytes(data[at + 4 : at + 6])
         if self._implicit:
             start, length = at + 8, self._long.unpack_from(data, at + 4)[0]

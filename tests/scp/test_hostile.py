@@ -301,6 +301,10 @@ def test_references_in_items_of_undefined_length_are_read():
         (struct.pack("<HHI", 8, 0x1195, 0xFFFFFF0) + b"1.2", "cut off"),
         (struct.pack("<HHI", 8, 0x1199, 0xFFFFFF0) + b"1.2", "cut off"),
         (struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), "out of place"),
+        (
+            struct.pack("<HHI", 8, 0x1199, 0xFFFFFFFF) * 2 + struct.pack("<HHI", 8, 0x1155, 4) + b"1.2\0",
+            "an item belongs",
+        ),
     ],
 )
 def test_hostile_references_are_refused_within_bounds(data, reason):
