@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
+.PHONY: bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
 demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
@@ -31,6 +31,14 @@ bench-receiver: $(INSTALLED)
 # Feed damaged requests, commands, data sets and files to the readers: make fuzz SECONDS=60 [SEED=1]
 fuzz: $(INSTALLED)
 	@$(RUN) benchmarks/fuzz.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+# What a good sender keeps of its rate beside hostile peers (three minutes), and whether a thousand kills of the
+# receiver lose anything that it acknowledged (half an hour).
+bench-hostile: $(INSTALLED)
+	@$(RUN) benchmarks/hostile.py
+
+bench-kills: $(INSTALLED)
+	@$(RUN) benchmarks/kills.py --kills $(or $(KILLS),1000)
 
 # Style and types. It installs its tools on first use.
 LINT := $(VENV)/.lint

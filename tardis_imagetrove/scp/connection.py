@@ -13,6 +13,8 @@ from .config import Timeouts
 from .pace import AssociationPace
 
 _BUFFER_BYTES = 256 * 1024
+#: Short reads between two looks at the pace: a buffer may hold 20,000 fragments of a byte.
+_READS_A_LOOK = 32
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
 #: What a socket with a time-out raises when it has passed: plain with SO_RCVTIMEO, and TLS.
 _TIMED_OUT = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -66,6 +68,7 @@ class Connection:
         self._stop = stop
         self._view = memoryview(bytearray(_BUFFER_BYTES))
         self._start = self._end = 0
+        self._reads = 0
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -120,6 +123,7 @@ class Connection:
             rest = self._end - self._start
             self._view[:rest] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, rest
+        self._reads = 0
         self._pace.keep()
         now = time.monotonic()
         if self._deadline is not None:
@@ -159,6 +163,10 @@ class Connection:
         """Exactly ``size`` bytes, at most the buffer's 256 KiB."""
         while self._end - self._start < size:
             self._fill()
+        self._reads += 1
+        if self._reads >= _READS_A_LOOK:
+            self._reads = 0
+            self._pace.keep()
         self._start += size
         return self._view[self._start - size : self._start]
 

@@ -145,6 +145,18 @@ def test_one_address_cannot_take_all_associations(receive, workers):
         peer.socket.close()
 
 
+def test_short_fragments_are_charged_between_two_reads_of_the_socket(receive, monkeypatch):
+    """A buffer holds 20,000 fragments of a byte: a tenth of a second that nobody else would have."""
+    looks: list[int] = []
+    monkeypatch.setattr(AssociationPace, "keep", lambda self: looks.append(1))
+    with RawPeer(receive().port) as peer:
+        peer.associate()
+        before = len(looks)
+        data = mr_dataset("1.2.3", pixels=bytes(4000))
+        assert peer.store("1.2.3", data, piece=1).status == 0
+    assert len(looks) - before > len(data) * 2 / 40
+
+
 def test_a_flood_of_connections_cuts_its_own(receive):
     receiver = receive(max_associations=2)  # of which 68 may wait
     with RawPeer(receiver.port) as good:
@@ -163,7 +175,7 @@ class Clocks:
     """Time and CPU time that pass when a test says so."""
 
     def __init__(self) -> None:
-        self.now = self.cpu = 0.0
+        self.now = self.cpu = self.queue = 0.0
         self.slept: list[float] = []
 
     def sleep(self, seconds: float) -> None:
@@ -178,15 +190,16 @@ def clocks() -> Clocks:
 
 @pytest.fixture
 def pace(clocks):
-    return CpuPace(lambda: clocks.now, lambda: clocks.cpu)
+    return CpuPace(lambda: clocks.now, lambda: clocks.cpu, lambda: clocks.queue)
 
 
-def work(clocks: Clocks, one: AssociationPace, seconds: float) -> float:
-    """An association works; how long it has to wait then."""
+def work(clocks: Clocks, one: AssociationPace, seconds: float, queued: float = 0.0) -> float:
+    """An association works, after it has queued for the CPU; how long it has to wait then."""
     before = len(clocks.slept)
-    one._last = clocks.cpu  # its thread's own clock
+    one._cpu, one._queue = clocks.cpu, clocks.queue  # its thread's own clocks
     clocks.cpu += seconds
-    clocks.now += seconds
+    clocks.queue += queued
+    clocks.now += seconds + queued
     one.keep()
     return sum(clocks.slept[before:])
 
@@ -210,6 +223,46 @@ def test_who_uses_more_than_a_share_of_a_busy_core_waits_and_the_others_do_not(c
             waited += work(clocks, one, 0.01)
     assert good_waited == 0
     assert waited > 0.5
+
+
+def test_a_peer_that_connects_again_and_again_has_one_share(clocks, pace):
+    good = AssociationPace(pace, "10.0.0.1", clocks.sleep)
+    waited, good_waited = 0.0, 0.0
+    for _ in range(200):
+        good_waited += work(clocks, good, 0.0005)
+        waited += work(clocks, AssociationPace(pace, "10.0.0.2", clocks.sleep), 0.004)
+    assert good_waited == 0
+    assert waited > 0.3
+
+
+def test_work_that_takes_longer_than_a_window_is_paid_for_in_the_next_ones(clocks, pace):
+    good = AssociationPace(pace, "10.0.0.1", clocks.sleep)
+
+    def while_the_greedy_one_sleeps(seconds):
+        end = clocks.now + seconds
+        while clocks.now < end:
+            work(clocks, good, 0.004)
+            clocks.now += 0.001
+
+    greedy = AssociationPace(pace, "10.0.0.2", while_the_greedy_one_sleeps)
+    pieces = 0
+    while clocks.now < 10:
+        work(clocks, good, 0.005)
+        work(clocks, greedy, 0.1)
+        pieces += 1
+    assert pieces * 0.1 < 0.75 * clocks.now
+
+
+def test_on_a_machine_that_others_keep_busy_the_shares_are_equal_as_well(clocks, pace):
+    """A process that gets a quarter of a core from the kernel never uses most of one."""
+    greedy = AssociationPace(pace, "10.0.0.2", clocks.sleep)
+    good = AssociationPace(pace, "10.0.0.1", clocks.sleep)
+    waited, good_waited = 0.0, 0.0
+    for _ in range(100):
+        good_waited += work(clocks, good, 0.001, queued=0.003)
+        waited += work(clocks, greedy, 0.005, queued=0.015)
+    assert good_waited == 0
+    assert waited > 0.2
 
 
 def test_idle_cpu_slows_nobody_down(clocks, pace):
