@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -148,6 +148,7 @@ class ChosenSeries:
             may know of.
         notes: what somebody who uses the files must know.
         reason: why it stands as it does, for staff only: ingest's words may name other people's titles.
+        report: what de-identification did with each attribute, for staff only.
     """
 
     line: SeriesLine
@@ -157,6 +158,7 @@ class ChosenSeries:
     archived: datetime | None
     notes: tuple[str, ...]
     reason: str
+    report: tuple[Mapping[str, object], ...]
     facts: tuple[ShownFact, ...]
     conversions: tuple[Conversion, ...]
     volumes: tuple[Volume, ...]
@@ -249,6 +251,7 @@ def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesL
         archived=shown.created if shown else None,
         notes=(*_notes(series), *_notes_of_copies(request, series, newest)),
         reason=series.reason if request.user.is_staff and series.state in _UNFINISHED_SERIES else "",
+        report=tuple(shown.report) if shown and request.user.is_staff else (),
         facts=_facts(request, dataset_id, series.public_uid),
         conversions=_conversions(runs, files, request.user.is_staff),
         volumes=tuple(_volumes(runs, files, series.directory)),

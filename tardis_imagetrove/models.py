@@ -457,6 +457,11 @@ class Archive(models.Model):
     losses = models.JSONField(
         default=list, blank=True, help_text="What de-identification removed that researchers may miss."
     )
+    report = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="What de-identification did with each attribute and why, with counts; it holds no value.",
+    )
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -481,6 +486,13 @@ class Original(models.Model):
     archive = models.OneToOneField(Archive, null=True, on_delete=models.SET_NULL, related_name="original")
     datafile = models.OneToOneField("tardis_portal.DataFile", on_delete=models.CASCADE, related_name="+")
     sha512 = models.CharField(max_length=128)
+    report = models.OneToOneField(
+        "tardis_portal.DataFile",
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="What de-identification did with each attribute, as a file beside the originals.",
+    )
 
     class Meta:
         ordering = ("series", "-version")

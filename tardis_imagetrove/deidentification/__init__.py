@@ -8,5 +8,18 @@ of a description stay, and ``copy`` does it. Nothing here knows Django.
 from .copy import Copy, NotDeidentifiable, deidentify
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms, new_secret
+from .report import Report, report_json, report_of, rows_of
 
-__all__ = ["Copy", "NotDeidentifiable", "Option", "Profile", "Pseudonyms", "deidentify", "new_secret"]
+__all__ = [
+    "Copy",
+    "NotDeidentifiable",
+    "Option",
+    "Profile",
+    "Pseudonyms",
+    "Report",
+    "deidentify",
+    "new_secret",
+    "report_json",
+    "report_of",
+    "rows_of",
+]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from django.db import transaction
 
 from ..archive import Member, read_manifest, zip_stream
+from ..deidentification import report_json, report_of, rows_of
 from ..formats import Acquisition, Item, format_of
 from ..models import Archive, DatasetKey, FilterOutput, FilterRun, Instance, Original, Series
 from ..mytardis import FileRecord, MyTardis, mytardis
@@ -68,19 +69,34 @@ def archive_instances(
         )
     stored: dict[FileRecord, int] = {}
 
-    def store(record: FileRecord, series_uid: str, study_uid: str, members: Iterable[Member]) -> Sums:
+    def store(record: FileRecord, content: Iterable[bytes]) -> Sums:
         box_id = portal.box_for(record.dataset_id, configuration.storage_box_id)
-        sums = portal.store(record, zip_stream(series_uid, study_uid, members, found.kind), box_id)
+        sums = portal.store(record, content, box_id)
         stored[record] = box_id
         return sums
+
+    def zipped(series_uid: str, study_uid: str, members: Iterable[Member]) -> Iterable[bytes]:
+        return zip_stream(series_uid, study_uid, members, found.kind)
 
     try:
         with scratch_folder(scratch) as folder:
             contents = _gather(series, found.kind, batch, preparation, folder)
+            report = report_of(contents.former.report if contents.former else ()) + batch.report
             if apart is not None:
                 study_uid = found.fields[0].get("StudyInstanceUID", "")
-                apart_sums = store(apart, series.series_uid, study_uid, contents.originals)
-            sums = store(record, series.public_uid, series.study_uid, contents.members)
+                apart_sums = store(apart, zipped(series.series_uid, study_uid, contents.originals))
+                stem = f"{series.series_uid}_deidentification"
+                # Of an original that was deleted the report may be there still.
+                reports = portal.versions(apart.dataset_id, stem)
+                told = replace(
+                    apart,
+                    filename=f"{stem}.json",
+                    version=max(reports.values(), default=0) + 1,
+                    mimetype="application/json",
+                )
+                text = report_json(series.series_uid, preparation.profile, len(contents.members), report)
+                told_sums = store(told, [text.encode()])
+            sums = store(record, zipped(series.public_uid, series.study_uid, contents.members))
         with transaction.atomic():
             archive = Archive.objects.create(
                 series=series,
@@ -92,6 +108,7 @@ def archive_instances(
                 losses=list(
                     dict.fromkeys([*(contents.former.losses if contents.former else ()), *batch.losses])
                 ),
+                report=rows_of(report),
             )
             if apart is not None:
                 newest = Original.objects.create(
@@ -100,9 +117,10 @@ def archive_instances(
                     archive=archive if contents.has_every_original else None,
                     datafile_id=portal.register(apart, apart_sums, stored[apart]),
                     sha512=apart_sums.sha512,
+                    report_id=portal.register(told, told_sums, stored[told]),
                 )
                 older = series.originals.exclude(pk=newest.pk)
-                portal.supersede(older.values_list("datafile_id", flat=True))
+                portal.supersede([*older.values_list("datafile_id", flat=True), *reports])
             _enter(series, archive, contents.entries, contents.former)
             FilterRun.objects.bulk_create(
                 FilterRun(archive=archive, filter=name)

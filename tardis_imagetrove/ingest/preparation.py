@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..deidentification import NotDeidentifiable, Option, Profile, Pseudonyms, deidentify, new_secret
+from ..deidentification import NotDeidentifiable, Option, Profile, Pseudonyms, Report, deidentify, new_secret
 from ..disk import file_sha256
 from ..errors import PermanentError, RetriableError
 from ..formats import DICOM, Acquisition, Fields, Item, read
@@ -35,6 +35,7 @@ class Batch:
         fields: of what is shown.
         shown_uid: SeriesInstanceUID of the copies; empty where items are shown as received.
         losses: what preparation removed that researchers may miss.
+        report: what preparation did with each attribute; empty where items are shown as received.
     """
 
     made: tuple[Prepared, ...]
@@ -43,6 +44,7 @@ class Batch:
     reasons: tuple[str, ...] = ()
     shown_uid: str = ""
     losses: tuple[str, ...] = ()
+    report: Report = field(default_factory=Counter)
 
 
 class Preparation(ABC):
@@ -141,6 +143,7 @@ class Deidentification(Preparation):
         refused: list[Item] = []
         reasons: Counter[str] = Counter()
         losses: dict[str, None] = {}
+        report: Report = Counter()
         series_uid = ""
         for number, item in enumerate(items):
             try:
@@ -155,6 +158,7 @@ class Deidentification(Preparation):
                 ) from None
             series_uid = copy.series_uid
             losses.update(dict.fromkeys(copy.losses))
+            report.update(copy.report)
             size, sha256 = copy.path.stat().st_size, file_sha256(copy.path)
             shown = replace(item, path=copy.path, uid=copy.sop_instance_uid, size=size, sha256=sha256)
             made.append(Prepared(item, shown))
@@ -171,6 +175,7 @@ class Deidentification(Preparation):
             ),
             series_uid,
             tuple(losses),
+            report,
         )
 
     def destinations(self, placement: Placement, shown: Fields) -> tuple[Destination, Destination | None]:

@@ -407,6 +407,14 @@ class MyTardis(ABC):
         return False
 
     @staticmethod
+    def versions(dataset_id: int, stem: str) -> dict[int, int]:
+        """Version of each file of a dataset whose name begins with ``stem``, superseded ones included, by id."""
+        from tardis.tardis_portal.models import DataFile
+
+        found = DataFile.objects.filter(dataset_id=dataset_id, filename__startswith=stem)
+        return dict(found.values_list("pk", "version"))
+
+    @staticmethod
     def supersede(datafile_ids: Iterable[int]) -> None:
         """Move files of an older version out of their directory's first sight, into ``superseded/``.
 

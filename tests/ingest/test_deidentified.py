@@ -804,3 +804,41 @@ def test_the_uid_of_an_original_does_not_lead_to_its_copies(
     assert found(member, series.series_uid) == []
     assert found(member, series.shown_uid) == [series.shown_uid]
     assert found(staff, series.series_uid) == found(staff, series.shown_uid) == [series.series_uid]
+
+
+@pytest.mark.parametrize("keep_originals", [True, False])
+def test_a_report_says_what_became_of_each_attribute_to_staff_alone(
+    keep_originals, spool, scratch, instrument, tmp_path, django_user_model, client
+):
+    instrument(keep_originals=keep_originals, deidentification_options=["shift-dates"])
+    overrides = {"StationName": "ZQSTATION", "StudyDate": "20260304"}
+    paths = project_series(tmp_path / "in", overrides=overrides)
+    series = ingest(spool, scratch, *paths[:3])
+    series = ingest(spool, scratch, paths[3])  # late
+
+    archive = series.archives.order_by("-version").first()
+    rows = {row["attribute"]: row for row in archive.report}
+    assert rows["StationName (0008,1010)"]["done"] == "emptied"
+    assert rows["PatientName (0010,0010)"]["done"] == "replaced"
+    assert rows["StudyDate (0008,0020)"]["done"] == "shifted"
+    assert rows["EchoTime (0018,0081)"]["done"] == "kept"
+    assert {rows[name]["count"] for name in ("StationName (0008,1010)", "EchoTime (0018,0081)")} == {4}
+    assert "ZQSTATION" not in json.dumps(archive.report)
+
+    page = reverse("tardis_imagetrove:dataset", args=[series.dataset_key.dataset_id])
+    member = person(django_user_model, "member", "Project 12345").get(page).content.decode()
+    assert "de-identified copies" in member
+    assert "StationName (0008,1010)" not in member
+    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
+    assert "StationName (0008,1010)" in client.get(page).content.decode()
+
+    if not keep_originals:
+        assert not series.originals.exists()
+        return
+    newest, older = series.originals.order_by("-version")
+    assert newest.report.dataset_id == series.originals_key.dataset_id != series.dataset_key.dataset_id
+    assert newest.report.verified and newest.report.filename == f"{series.series_uid}_deidentification.json"
+    assert "/superseded/" in f"/{older.report.directory}/"
+    mytardis().fetch(newest.report_id, tmp_path / "report.json")
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert (told["instances"], told["attributes"]) == (4, archive.report)
