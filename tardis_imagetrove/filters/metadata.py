@@ -167,7 +167,10 @@ def _dataset(header: Dataset, headers: list[Dataset], series: DicomSeries) -> It
     if series.settings.identifying_metadata:
         yield from _words("Patient Name", field_text(header, "PatientName"))
     moment = study_moment(header)
-    if moment is not None:
+    if moment is not None and field_text(header, "LongitudinalTemporalInformationModified") == "MODIFIED":
+        # Under a name of its own: nobody who looks for scans of a day shall find these.
+        yield Parameter("Shifted Study Date", moment, full_name="Study Date, shifted by de-identification")
+    elif moment is not None:
         yield Parameter("Study Date", moment, full_name="Study Date")
     yield Parameter("NumberOfInstances", len(headers), full_name="Number of Instances")
     yield from acquisition(headers)

@@ -155,21 +155,25 @@ def own_sidecar(path: Path) -> dict[str, object]:
         value = dataset.get(keyword)
         if isinstance(value, (int, float)):
             fields[field] = round(float(value) * scale, 9) if scale != 1 else _plain(float(value))
+    fields.update(deidentification_in(dataset))
     if (kinds := dataset.get("ImageType")) is not None:
         fields["ImageType"] = _text(kinds) if isinstance(kinds, MultiValue) else [_text(kinds)]
     return fields
 
 
 def with_texts(fields: dict[str, object], path: Path) -> dict[str, object]:
-    """The fields with the header's text where that is not plain ASCII: dcm2niix takes bytes for Latin-1.
+    """The fields with the header's text where that is not plain ASCII, as dcm2niix takes bytes for Latin-1, and with
+    how it was de-identified.
 
     Args:
         path: an instance of the image.
     """
     dataset = pydicom.dcmread(
-        path, stop_before_pixels=True, specific_tags=[*TEXTS.values(), "SpecificCharacterSet"]
+        path,
+        stop_before_pixels=True,
+        specific_tags=[*TEXTS.values(), *DEIDENTIFICATION, "SpecificCharacterSet"],
     )
-    told = dict(fields)
+    told = dict(fields) | deidentification_in(dataset)
     for field, keyword in TEXTS.items():
         if field in fields and isinstance(fields[field], str):
             text = _text(dataset.get(keyword))
@@ -183,6 +187,40 @@ def with_texts(fields: dict[str, object], path: Path) -> dict[str, object]:
                 told[field] = decode_bytes(value.encode("latin-1"), encodings, set())
             except (UnicodeError, LookupError):
                 continue
+    return told
+
+
+DEIDENTIFICATION = (
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+)
+"""What says that an instance is a de-identified copy (PS3.3 C.7.1.1)."""
+
+
+def deidentification_in(dataset: pydicom.Dataset) -> dict[str, object]:
+    """The fields in which a sidecar says how an instance was de-identified; none if it was not.
+
+    BIDS has DeidentificationMethod, a list, and DeidentificationMethodCodeSequence, a list of objects. That dates were
+    shifted is said under DICOM's keyword, LongitudinalTemporalInformationModified.
+    """
+    told: dict[str, object] = {}
+    if method := dataset.get("DeidentificationMethod"):
+        text = _text(method)
+        told["DeidentificationMethod"] = text if isinstance(text, list) else [text]
+    codes = [
+        {
+            keyword: str(item.get(keyword))
+            for keyword in ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+            if item.get(keyword)
+        }
+        for item in dataset.get("DeidentificationMethodCodeSequence") or ()
+    ]
+    if codes:
+        told["DeidentificationMethodCodeSequence"] = codes
+    if told and (modified := dataset.get("LongitudinalTemporalInformationModified")):
+        told["LongitudinalTemporalInformationModified"] = _text(modified)
     return told
 
 

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
 from ..deidentification import NotDeidentifiable, Option, Profile, Pseudonyms, Report, deidentify, new_secret
 from ..disk import file_sha256
 from ..errors import PermanentError, RetriableError
 from ..formats import DICOM, Acquisition, Fields, Item, read
+from ..formats.dicom.fields import parse_field
 from ..models import InstrumentConfiguration, PseudonymKey, Series
 from .limited import within_limits
 from .placement import Destination, Placement, check_late
@@ -181,6 +184,8 @@ class Deidentification(Preparation):
     def destinations(self, placement: Placement, shown: Fields) -> tuple[Destination, Destination | None]:
         digest = self.pseudonyms.digest
         apart = placement.apart(digest) if self.keeps_originals else None
+        if Option.SHIFT_DATES in self.options:
+            shown = {field: _marked(field, value) for field, value in shown.items()}
         return placement.deidentified(shown, digest), apart
 
     def _digest(self, field: str, value: str) -> str:
@@ -197,6 +202,13 @@ class Deidentification(Preparation):
         if Option.RETAIN_INSTITUTION in self.options:
             institution = institution or configuration.default_institution_name
         return institution
+
+
+def _marked(field: str, value: str) -> str:
+    """A shifted date or time as a title shows it."""
+    tag = parse_field(field)
+    is_time = dictionary_has_tag(tag) and dictionary_VR(tag) in ("DA", "DT", "TM")
+    return f"{value} (shifted)" if value and is_time else value
 
 
 def preparation_for(series: Series, configuration: InstrumentConfiguration | None, group: str) -> Preparation:

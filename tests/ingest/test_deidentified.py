@@ -842,3 +842,31 @@ def test_a_report_says_what_became_of_each_attribute_to_staff_alone(
     mytardis().fetch(newest.report_id, tmp_path / "report.json")
     told = json.loads((tmp_path / "report.json").read_text())
     assert (told["instances"], told["attributes"]) == (4, archive.report)
+
+
+@pytest.mark.parametrize("option", ["shift-dates", "retain-dates"])
+def test_shifted_dates_are_marked_wherever_they_are_shown(option, spool, scratch, instrument, tmp_path):
+    from tardis.tardis_portal.models import Dataset, DatasetParameter
+
+    instrument(deidentification_options=[option], dataset_title=["Modality", "StudyDate"])
+    series = ingest(spool, scratch, *project_series(tmp_path / "in"), convert=True)
+    is_shifted = option == "shift-dates"
+    assert Dataset.objects.get().description.endswith(" (shifted)") == is_shifted
+    names = set(DatasetParameter.objects.values_list("name__name", flat=True))
+    assert ("Shifted Study Date" in names, "Study Date" in names) == (is_shifted, not is_shifted)
+
+    (output,) = FilterRun.objects.get(filter="nifti").outputs.filter(kind="Sidecar")
+    mytardis().fetch(output.datafile_id, tmp_path / "sidecar.json")
+    fields = json.loads((tmp_path / "sidecar.json").read_text())
+    assert fields["LongitudinalTemporalInformationModified"] == ("MODIFIED" if is_shifted else "UNMODIFIED")
+    assert [code["CodeValue"] for code in fields["DeidentificationMethodCodeSequence"]] == [
+        "113100",
+        "113107" if is_shifted else "113106",
+    ]
+    assert fields["DeidentificationMethodCodeSequence"][0] == {
+        "CodeValue": "113100",
+        "CodingSchemeDesignator": "DCM",
+        "CodeMeaning": "Basic Application Confidentiality Profile",
+    }
+    assert fields["DeidentificationMethod"][1].startswith("DICOM PS3.15")
+    assert series.state == Series.State.DONE
