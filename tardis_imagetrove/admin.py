@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import render as render_page
+from django.urls import URLPattern, path
+from django.utils.timezone import now
 
 from .conversion import registry
 from .deidentification import Option
-from .errors import RetriableError
+from .errors import ImageTroveError, RetriableError
 from .filters.base import Filter
 from .models import (
     Archive,
@@ -18,10 +25,12 @@ from .models import (
     FilterOutput,
     FilterRun,
     InstrumentConfiguration,
+    PixelRule,
     ProjectGroup,
     Sender,
     Series,
 )
+from .operations.pixel_rules import try_rule
 from .reasons import render
 from .signin.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
@@ -158,6 +167,79 @@ class ProjectGroupAdmin(admin.ModelAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
+
+
+class RegionsField(LinesField):
+    """Rectangles, one a line: left, top, width and height."""
+
+    def prepare_value(self, value: object) -> object:
+        if isinstance(value, list):
+            value = [" ".join(map(str, one)) if isinstance(one, (list, tuple)) else str(one) for one in value]
+        return super().prepare_value(value)
+
+    def to_python(self, value: object) -> list[list[int]]:
+        regions = []
+        for line in super().to_python(value):
+            try:
+                regions.append([int(number) for number in line.replace(",", " ").split()])
+            except ValueError:
+                raise forms.ValidationError(f"{line!r} is not four whole numbers.") from None
+        return regions
+
+
+class PixelRuleForm(forms.ModelForm):
+    regions = RegionsField(
+        help_text="Rectangles to black out in pixels, one a line, as left, top, width and height: 0 0 640 48"
+    )
+
+    class Meta:
+        model = PixelRule
+        fields = "__all__"  # noqa: DJ007 (what is not to be edited is not editable)
+
+
+@admin.register(PixelRule)
+class PixelRuleAdmin(admin.ModelAdmin):
+    """Which regions are blacked out; a rule is tried on a held image and approved before it is used."""
+
+    form = PixelRuleForm
+    list_display = ("name", "modality", "manufacturer", "model", "rows", "columns", "approved", "approved_by")
+    readonly_fields = ("approved", "approved_by")
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.try_view, cacheable=False)
+        return [path("<int:pk>/try/", view, name="tardis_imagetrove_pixelrule_try"), *super().get_urls()]
+
+    def try_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show what a rule does to a held image; POST approves it."""
+        from .tasks import open_spool
+
+        rule = get_object_or_404(PixelRule, pk=pk)
+        if not self.has_change_permission(request, rule):
+            raise PermissionDenied
+        trial, problem = None, ""
+        try:
+            trial = try_rule(rule.pixel_regions, open_spool())
+        except ImageTroveError as error:
+            problem = f"It cannot be tried: {error}"
+        if request.method == "POST" and trial is not None:
+            rule.approved, rule.approved_by = now(), request.user.get_username()
+            rule.save()
+            self.log_change(request, rule, "Approved.")
+            self.message_user(
+                request, "Approved; held series are tried again by themselves.", messages.SUCCESS
+            )
+            return redirect("admin:tardis_imagetrove_pixelrule_changelist")
+        pictures = {} if trial is None else {"before": trial.before, "after": trial.after}
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Try {rule}",
+            "rule": rule,
+            "problem": problem,
+            "series_uid": trial.series_uid if trial else "",
+            **{name: b64encode(picture).decode() for name, picture in pictures.items()},
+        }
+        return render_page(request, "admin/tardis_imagetrove/pixelrule/try.html", context)
 
 
 class ReadOnly:

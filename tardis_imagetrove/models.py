@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from .deidentification import Option, Profile
+from .deidentification import Option, PixelRegions, Profile, Region
 from .deidentification.rules import survives
 from .errors import PermanentError
 from .formats.dicom.fields import parse_field
@@ -295,6 +295,78 @@ class ProjectGroup(models.Model):
 
     def __str__(self) -> str:
         return self.group.name
+
+
+class PixelRule(models.Model):
+    """Regions that are blacked out in a device's images, in which it burns names (PS3.15 section E.3.1).
+
+    It is used once somebody has looked at what it does to an image, and approved it; every change takes that back.
+    """
+
+    name = models.CharField(max_length=100, unique=True)
+    modality = models.CharField(
+        max_length=16, blank=True, help_text="As images state it: US. Empty fits all."
+    )
+    manufacturer = models.CharField(
+        max_length=64, blank=True, help_text="As images state it; empty fits all."
+    )
+    model = models.CharField(
+        "model name",
+        max_length=64,
+        blank=True,
+        help_text="ManufacturerModelName as images state it; empty fits all.",
+    )
+    rows = models.PositiveIntegerField(help_text="Height of the images in pixels; others are not touched.")
+    columns = models.PositiveIntegerField(help_text="Width of the images in pixels.")
+    regions = models.JSONField(
+        help_text="Rectangles to black out, as left, top, width and height in pixels: [[0, 0, 640, 48]]."
+    )
+    approved = models.DateTimeField(null=True, editable=False)
+    approved_by = models.CharField(max_length=150, blank=True, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        self.full_clean()
+        former = PixelRule.objects.filter(pk=self.pk).first()
+        if former is not None and former.pixel_regions != self.pixel_regions:
+            self.approved, self.approved_by = None, ""
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        regions = self.regions
+        if not isinstance(regions, list) or not regions:
+            raise ValidationError({"regions": "Give at least one rectangle."})
+        for region in regions:
+            if (
+                not isinstance(region, (list, tuple))
+                or len(region) != 4
+                or not all(type(number) is int and number >= 0 for number in region)
+                or not region[2]
+                or not region[3]
+            ):
+                raise ValidationError(
+                    {"regions": f"{region!r} is not left, top, width and height in pixels."}
+                )
+            if self.columns and self.rows and (region[0] >= self.columns or region[1] >= self.rows):
+                raise ValidationError({"regions": f"{region!r} lies outside of the image."})
+
+    @property
+    def pixel_regions(self) -> PixelRegions:
+        """The rule as de-identification takes it."""
+        return PixelRegions(
+            self.name,
+            self.modality,
+            self.manufacturer,
+            self.model,
+            self.rows,
+            self.columns,
+            tuple(Region(*region) for region in self.regions),
+        )
 
 
 class PseudonymKey(models.Model):

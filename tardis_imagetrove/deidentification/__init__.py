@@ -6,17 +6,22 @@ of a description stay, and ``copy`` does it. Nothing here knows Django.
 """
 
 from .copy import Copy, NotDeidentifiable, deidentify
+from .pixels import CannotClean, PixelRegions, Region, black_out
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms, new_secret
 from .report import Report, report_json, report_of, rows_of
 
 __all__ = [
+    "CannotClean",
     "Copy",
     "NotDeidentifiable",
     "Option",
+    "PixelRegions",
     "Profile",
     "Pseudonyms",
+    "Region",
     "Report",
+    "black_out",
     "deidentify",
     "new_secret",
     "report_json",

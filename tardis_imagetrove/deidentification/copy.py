@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from ..formats.dicom.vendor import private_b_value
 from .bulk import is_filled_by_numbers, trim_pixels
 from .frames import clean_frames
 from .identity import Identity, Trace
+from .pixels import CannotClean, PixelRegions, black_out
 from .private import keep_safe, value_of
 from .profile import Option, Profile
 from .pseudonyms import Pseudonyms
@@ -131,10 +132,16 @@ _DONE = {
 }
 
 
-def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) -> Copy:
+def deidentify(
+    path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms, rules: Iterable[PixelRegions] = ()
+) -> Copy:
     """Write a de-identified copy of the instance in ``path`` to ``out`` (PS3.15 annex E).
 
-    The same instance, profile and pseudonyms give the same bytes.
+    The same instance, profile, pseudonyms and rules give the same bytes.
+
+    Args:
+        rules: for images with burned-in text, if the profile has the option of clean pixels; the first that fits
+            is used.
 
     Raises:
         NotDeidentifiable: no safe copy can be made.
@@ -143,7 +150,7 @@ def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
-            return _Deidentifier(pydicom.dcmread(path), profile, pseudonyms).write(out)
+            return _Deidentifier(pydicom.dcmread(path), profile, pseudonyms, rules).write(out)
     except (OSError, MemoryError, NotDeidentifiable):  # the first two may pass
         raise
     except Exception as error:  # its message may quote a value
@@ -152,10 +159,14 @@ def deidentify(path: Path, out: Path, profile: Profile, pseudonyms: Pseudonyms) 
         ) from None
 
 
-def refusal(dataset: Dataset) -> str:
-    """Why no safe copy can be made, as far as the header tells; empty if one can."""
+def refusal(dataset: Dataset, cleaned: bool = False) -> str:
+    """Why no safe copy can be made, as far as the header tells; empty if one can.
+
+    Args:
+        cleaned: what is burned into its pixels will be blacked out.
+    """
     kind = UID(str(dataset.get("SOPClassUID", "")))
-    burned_in = str(dataset.get("BurnedInAnnotation", "") or "").strip().upper()
+    burned_in = "NO" if cleaned else str(dataset.get("BurnedInAnnotation", "") or "").strip().upper()
     if burned_in == "YES":
         return "has annotation burned into its pixels (BurnedInAnnotation is YES), which the profile does not clean"
     name = kind.name if kind in UID_dictionary else "an unknown kind"
@@ -191,8 +202,14 @@ def _words_of(value: object) -> list[str]:
 class _Deidentifier:
     """The work on one instance."""
 
-    def __init__(self, dataset: Dataset, profile: Profile, pseudonyms: Pseudonyms) -> None:
-        if reason := refusal(dataset):
+    def __init__(
+        self, dataset: Dataset, profile: Profile, pseudonyms: Pseudonyms, rules: Iterable[PixelRegions]
+    ) -> None:
+        cleans = Option.CLEAN_PIXELS in profile and bool(refusal(dataset))
+        self.rule = next((rule for rule in rules if cleans and rule.fits(dataset)), None)
+        if reason := refusal(dataset, cleaned=self.rule is not None):
+            if cleans and not refusal(dataset, cleaned=True):
+                reason += f"; no approved pixel rule fits it ({dataset.get('Rows')} rows, {dataset.get('Columns')} columns)"
             raise NotDeidentifiable(reason)
         self.dataset, self.profile, self.pseudonyms = dataset, profile, pseudonyms
         self.lean = dataset.SOPClassUID in _LEAN_KINDS
@@ -207,6 +224,8 @@ class _Deidentifier:
         losses = tuple(self._losses())
         mosaic = "MOSAIC" in _words_of(self.dataset.get("ImageType"))
         self._clean(self.dataset)
+        if self.rule is not None:
+            self._clean_pixels(self.rule)
         if mosaic and not value_of(self.dataset, "SIEMENS CSA HEADER", 0x0029, 0x10):
             raise NotDeidentifiable(
                 "is a Siemens mosaic, which cannot be read without its layout in private elements: "
@@ -236,6 +255,14 @@ class _Deidentifier:
             (*losses, *self._traces_in_words()),
             self.report,
         )
+
+    def _clean_pixels(self, rule: PixelRegions) -> None:
+        try:
+            black_out(self.dataset, rule.regions)
+        except CannotClean as error:
+            raise NotDeidentifiable(str(error)) from None
+        self.dataset.BurnedInAnnotation = "NO"
+        self.report[Row(name_of(Tag("PixelData")), Done.CLEANED, f"pixel rule {rule.name}")] += 1
 
     def _traces_in_words(self) -> Iterator[str]:
         for tag, trace in sorted(self.traces.items()):

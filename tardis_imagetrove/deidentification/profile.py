@@ -27,6 +27,7 @@ class Option(Enum):
     RETAIN_DEVICE = "retain-device"
     RETAIN_INSTITUTION = "retain-institution"
     RETAIN_SAFE_PRIVATE = "retain-safe-private"
+    CLEAN_PIXELS = "clean-pixels"
 
     @property
     def title(self) -> str:
@@ -46,11 +47,13 @@ _TITLES = {
     Option.RETAIN_PATIENT: "Keep sex, age, size, weight and the like",
     Option.RETAIN_DEVICE: "Keep which device made it (serial number, station name)",
     Option.RETAIN_INSTITUTION: "Keep the institution's name and address",
+    Option.CLEAN_PIXELS: "Black out burned-in text by the table of pixel rules, where a rule fits the image",
     Option.RETAIN_SAFE_PRIVATE: "Keep private elements known to be safe (diffusion, mosaics, Philips' slopes)",
 }
 
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
 _CODES = {
+    Option.CLEAN_PIXELS: ("113101", "Clean Pixel Data Option"),
     Option.CLEAN_DESCRIPTORS: ("113105", "Clean Descriptors Option"),
     Option.RETAIN_DATES: ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
     Option.SHIFT_DATES: ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),

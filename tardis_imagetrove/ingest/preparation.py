@@ -10,12 +10,21 @@ from pathlib import Path
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
-from ..deidentification import NotDeidentifiable, Option, Profile, Pseudonyms, Report, deidentify, new_secret
+from ..deidentification import (
+    NotDeidentifiable,
+    Option,
+    PixelRegions,
+    Profile,
+    Pseudonyms,
+    Report,
+    deidentify,
+    new_secret,
+)
 from ..disk import file_sha256
 from ..errors import PermanentError, RetriableError
 from ..formats import DICOM, Acquisition, Fields, Item, read
 from ..formats.dicom.fields import parse_field
-from ..models import InstrumentConfiguration, PseudonymKey, Series
+from ..models import InstrumentConfiguration, PixelRule, PseudonymKey, Series
 from .limited import within_limits
 from .placement import Destination, Placement, check_late
 
@@ -139,9 +148,14 @@ class Deidentification(Preparation):
                 " that does not de-identify"
             )
         paths = [item.path for item in items]
-        return within_limits(lambda: self._copies(found, items, folder), paths, "de-identification")
+        rules = []
+        if Option.CLEAN_PIXELS in self.options:
+            rules = [rule.pixel_regions for rule in PixelRule.objects.exclude(approved=None)]
+        return within_limits(lambda: self._copies(found, items, folder, rules), paths, "de-identification")
 
-    def _copies(self, found: Acquisition, items: list[Item], folder: Path) -> Batch:
+    def _copies(
+        self, found: Acquisition, items: list[Item], folder: Path, rules: list[PixelRegions]
+    ) -> Batch:
         made: list[Prepared] = []
         refused: list[Item] = []
         reasons: Counter[str] = Counter()
@@ -150,7 +164,8 @@ class Deidentification(Preparation):
         series_uid = ""
         for number, item in enumerate(items):
             try:
-                copy = deidentify(item.path, folder / f"{number:06d}.dcm", self.options, self.pseudonyms)
+                out = folder / f"{number:06d}.dcm"
+                copy = deidentify(item.path, out, self.options, self.pseudonyms, rules)
             except NotDeidentifiable as error:
                 refused.append(item)
                 reasons[str(error)] += 1

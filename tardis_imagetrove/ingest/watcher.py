@@ -19,7 +19,7 @@ from django.db.models import Count, Max, Q
 
 from ..errors import ImageTroveError, RetriableError
 from ..formats.dicom.fields import fields_of
-from ..models import FilterRun, InstrumentConfiguration, ProjectGroup, Series
+from ..models import FilterRun, InstrumentConfiguration, PixelRule, ProjectGroup, Series
 from ..reasons import Reason
 from ..spool import Spool
 from . import states
@@ -115,6 +115,7 @@ class Watcher:
         """Whether an administrator has changed what series are held by since the last look."""
         now = (
             InstrumentConfiguration.objects.aggregate(Count("pk"), Max("modified")),
+            PixelRule.objects.aggregate(Count("approved"), Max("approved")),
             ProjectGroup.objects.aggregate(Max("pk")),
         )
         changed, self._configured = self._configured not in (None, now), now

@@ -11,6 +11,7 @@ import nibabel
 import pydicom
 import pytest
 from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.urls import reverse
 
@@ -19,7 +20,7 @@ from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.ingest import states
 from tardis_imagetrove.ingest.commitment import Outcome, outcome_of
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Archive, FilterRun, Instance, Original, PseudonymKey, Series
+from tardis_imagetrove.models import Archive, FilterRun, Instance, Original, PixelRule, PseudonymKey, Series
 from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.mytardis.flavours import MyTardis
 from tardis_imagetrove.reasons import render
@@ -870,3 +871,74 @@ def test_shifted_dates_are_marked_wherever_they_are_shown(option, spool, scratch
     }
     assert fields["DeidentificationMethod"][1].startswith("DICOM PS3.15")
     assert series.state == Series.State.DONE
+
+
+def ultrasound(folder: Path) -> list[Path]:
+    """Two images whose pixels may show names."""
+    paths = project_series(folder, slices=2)
+
+    def change(dataset):
+        kind = "1.2.840.10008.5.1.4.1.1.6.1"
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = kind
+        dataset.Modality = "US"
+
+    for path in paths:
+        edit(path, change)
+    return paths
+
+
+def test_burned_in_names_are_blacked_out_by_a_rule_that_was_tried_and_approved(
+    spool, scratch, instrument, tmp_path, client, django_user_model, settings
+):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "SPOOL": str(spool.root)}
+    instrument(deidentification_options=["clean-pixels"])
+    paths = ultrasound(tmp_path / "in")
+    original = pydicom.dcmread(paths[0])
+    rule = PixelRule.objects.create(
+        name="corner",
+        modality="us",
+        rows=original.Rows,
+        columns=original.Columns,
+        regions=[[0, 0, original.Columns, 4]],
+    )
+    series = ingest(spool, scratch, *paths)
+    assert series.state == Series.State.HELD
+    assert "no approved pixel rule fits it" in series.reason
+
+    page = reverse("admin:tardis_imagetrove_pixelrule_try", args=[rule.pk])
+    client.force_login(
+        django_user_model.objects.create_user("helper", is_staff=True),
+        "django.contrib.auth.backends.ModelBackend",
+    )
+    assert client.get(page).status_code == 403
+    root = django_user_model.objects.create_superuser("root", password="x")
+    client.force_login(root, "django.contrib.auth.backends.ModelBackend")
+    shown = client.get(page)
+    assert shown.content.count(b"data:image/png;base64,") == 2
+    assert "no-store" in shown["Cache-Control"]
+    rule.refresh_from_db()
+    assert rule.approved is None  # looking is not approving
+    assert client.post(page).status_code == 302
+    rule.refresh_from_db()
+    assert rule.approved_by == "root"
+
+    ingest_series(spool, series.series_uid, (), scratch)
+    series.refresh_from_db()
+    assert (series.state, spool.series_uids()) == (Series.State.DONE, [])
+    for made in instances(series, tmp_path).values():
+        assert made.BurnedInAnnotation == "NO"
+        assert len(set(made.pixel_array[:4].flat)) == 1 and len(set(made.pixel_array.flat)) > 1
+
+    rule.regions = [[0, 0, 1, 1]]
+    rule.save()
+    assert (rule.approved, rule.approved_by) == (None, "")
+    assert b"No held image fits this rule" in client.get(page).content
+    assert client.post(page).status_code == 200
+    rule.refresh_from_db()
+    assert rule.approved is None
+
+
+@pytest.mark.parametrize("regions", [[], [[0, 0, 0, 4]], [[0, 0, 4]], [[-1, 0, 4, 4]], [[640, 0, 4, 4]], "x"])
+def test_a_rule_of_no_region_is_refused(regions):
+    with pytest.raises(ValidationError):
+        PixelRule.objects.create(name="r", rows=480, columns=640, regions=regions)
