@@ -7,6 +7,7 @@ and any other error all of MyTARDIS: what may fail is imported where it is used.
 
 from __future__ import annotations
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.urls import NoReverseMatch, URLPattern, re_path, reverse
@@ -19,7 +20,7 @@ from tastypie.resources import ModelResource
 from tastypie.serializers import Serializer
 from tastypie.utils import trailing_slash
 
-from .errors import RetriableError
+from .errors import ImageTroveError, RetriableError
 from .models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
 from .mytardis import mytardis
 from .reasons import render
@@ -242,8 +243,38 @@ class SeriesAppResource(ReadOnlyResource):
                 rf"^(?P<resource_name>{self._meta.resource_name})/(?P<pk>\d+)/retry{trailing_slash()}$",
                 self.wrap_view("retry"),
                 name="imagetrove_retry_series",
-            )
+            ),
+            re_path(
+                rf"^(?P<resource_name>{self._meta.resource_name})/(?P<pk>\d+)/act/(?P<action>[a-z]+){trailing_slash()}$",
+                self.wrap_view("act"),
+                name="imagetrove_act",
+            ),
         ]
+
+    def act(self, request: HttpRequest, pk: str, action: str, **kwargs: object) -> HttpResponse:
+        """Do one of the board's actions with the series; for staff who may change series."""
+        from .operations.actions import ACTIONS, NotPossible
+        from .tasks import open_spool
+
+        self.method_check(request, allowed=["post"])
+        self.is_authenticated(request)
+        self.throttle_check(request)
+        if not is_staff(request) or not request.user.has_perm("tardis_imagetrove.change_series"):
+            return http.HttpForbidden()
+        series = Series.objects.filter(pk=pk).first() if len(pk) < 19 else None
+        if series is None or action not in ACTIONS:
+            return http.HttpNotFound()
+        given = self.deserialize(request, request.body) if request.body else {}
+        why = given.get("why", "") if isinstance(given, dict) else ""
+        if not isinstance(why, str) or len(why) > 500 or "\0" in why:
+            raise BadRequest("why: a text of at most 500 characters")
+        try:
+            done = ACTIONS[action].execute(series, open_spool(), request.user.get_username(), why)
+        except NotPossible as error:
+            return self.error_response(request, {"error": str(error)}, response_class=http.HttpConflict)
+        except (ImageTroveError, ImproperlyConfigured) as error:
+            return self.error_response(request, {"error": str(error)}, response_class=_Unavailable)
+        return self.create_response(request, {"done": done})
 
     def retry(self, request: HttpRequest, pk: str, **kwargs: object) -> HttpResponse:
         """Queue the series' ingest and the filters that failed; staff only."""

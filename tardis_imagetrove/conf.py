@@ -21,6 +21,8 @@ DEFAULTS: dict[str, Any] = {
     # Seconds without a new instance after which a series counts as complete; an instrument may
     # have its own. DICOM itself has no "series complete".
     "QUIET_SECONDS": 60,
+    # Days for which the trash keeps what an operator discarded.
+    "TRASH_DAYS": 30,
     # Seconds that a storage commitment request may wait for instances that are received and not
     # archived yet; then they are reported as failed. Consoles keep their own copies meanwhile.
     "COMMITMENT_WAIT_SECONDS": 86400,
@@ -53,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
 _LEAST = {
     "SPOOL_RESERVE_MIB": 0,
     "QUIET_SECONDS": 0,
+    "TRASH_DAYS": 0,
     "COMMITMENT_WAIT_SECONDS": 0,
     "STALL_SECONDS": 1,
     "RETRY_SECONDS": 1,

@@ -696,6 +696,15 @@ class Event(models.Model):
         return f"{self.kind} {self.series}"
 
     @property
+    def label(self) -> str:
+        """What happened, in the words of the states."""
+        labels = {
+            **dict(Series.State.choices),
+            **{f"run-{state}": f"Filter: {label.lower()}" for state, label in FilterRun.State.choices},
+        }
+        return labels.get(self.kind, self.kind.capitalize())
+
+    @property
     def reason(self) -> str:
         return render(self.reasons)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from django.core.exceptions import ImproperlyConfigured
+
 from .conf import settings
 from .errors import PermanentError, RetriableError
 from .ingest.commitment import CommitmentReporter, CommitmentTiming
@@ -27,7 +29,7 @@ from .scp.metrics import Metric, MetricsServer, gauge, receiver_metrics
 from .scp.pending import PendingCommitments
 from .scp.systemd import notify, watchdog_seconds
 from .senders import SenderWatch
-from .spool import Spool, SpoolFull
+from .spool import Spool, SpoolError, SpoolFull
 from .tasks import queue_run, queue_series
 
 log = logging.getLogger("tardis_imagetrove.scp")
@@ -38,6 +40,7 @@ GRACE_SECONDS = 30
 SENDERS_SECONDS = 5
 #: Seconds that a source has to end after the service is asked to stop.
 _SOURCE_SECONDS = 10.0
+_TRASH_SECONDS = 3600.0
 
 
 class ServiceEnded(RetriableError):
@@ -51,6 +54,26 @@ class Source(Protocol):
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set. A source that ends by itself does not end the service."""
+
+
+class TrashSource:
+    """Empties the spool's trash of what is too old."""
+
+    name = "trash"
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def run(self, stop: threading.Event) -> None:
+        """Look once an hour, until ``stop`` is set."""
+        while True:
+            try:
+                for gone in self._spool.empty_trash(settings.TRASH_DAYS):
+                    log.info("series %s: %d files are removed from the trash", gone.series_uid, gone.files)
+            except (SpoolError, ImproperlyConfigured) as error:
+                log.warning("the trash cannot be emptied: %s", error)
+            if stop.wait(_TRASH_SECONDS):
+                return
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,7 @@ class ReceivingService:
     """
 
     def __init__(self, config: ReceivingConfig, sources: Sequence[Source] = ()) -> None:
-        self.config, self.sources = config, tuple(sources)
+        self.config, self.sources = config, (TrashSource(config.spool), *sources)
         self.senders = SenderList(config.spool)
         self.port = 0
 

@@ -8,6 +8,7 @@ Layout under the root::
     series/<SeriesInstanceUID>/<SOPInstanceUID>~<hash>.dcm     a different file with the same UID
     series/<study UID>/<UID>.zip         files of a study of another format, packed (``formats/packed.py``)
     locks/<SeriesInstanceUID>  held (flock) by the process that ingests the series
+    trash/<SeriesInstanceUID>.<time>/  files that a person discarded
 
 Beside them the receiver keeps the senders (``senders.json``, see ``scp/admission.py``) and the accepted
 storage commitment requests (``commitments/``, see ``scp/pending.py``).
@@ -92,6 +93,30 @@ class Added:
     item: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """Files of a series in the trash.
+
+    Attributes:
+        since: when they were moved there, in seconds since 1970.
+    """
+
+    series_uid: str
+    since: int
+    path: Path
+    files: int
+    bytes: int
+
+
+def _trashed(folder: Path) -> Trashed | None:
+    """A folder of the trash; None if it is none."""
+    uid, _, since = folder.name.rpartition(".")
+    if not is_uid(uid) or not since.isdecimal():
+        return None
+    sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()]
+    return Trashed(uid, int(since), folder, len(sizes), sum(sizes))
 
 
 def item_uid(path: Path) -> str:
@@ -430,6 +455,79 @@ class Spool:
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a new instance may just have arrived
                 folder.rmdir()
+
+    # The trash: what a person discarded, until it is restored or too old
+
+    @property
+    def trash_root(self) -> Path:
+        return self.root / "trash"
+
+    def move_to_trash(self, series_uid: str) -> Trashed | None:
+        """Move what waits in a series to the trash; None if nothing does. Hold the series' lock.
+
+        It comes back by :meth:`restore`. What arrives meanwhile stays in the series.
+        """
+        folder = self.series_root / series_uid
+        with disk_errors("cannot discard", folder):
+            # One by one: a receiver may just be putting another file into the folder.
+            files = [path for path in self.files(series_uid) if path.stat().st_nlink == 1]
+            if not files:
+                return None
+            self.trash_root.mkdir(exist_ok=True)
+            for now in itertools.count(int(time.time())):
+                target = self.trash_root / f"{series_uid}.{now}"
+                with contextlib.suppress(FileExistsError):
+                    target.mkdir()
+                    break
+            sync_folder(self.trash_root)
+            for path in files:
+                path.rename(target / path.name)
+            sync_folder(target)
+            sync_folder(folder)
+            with contextlib.suppress(OSError):  # a new instance may just have arrived
+                folder.rmdir()
+        return _trashed(target)
+
+    def trash(self, series_uid: str = "") -> list[Trashed]:
+        """What is in the trash, of one series or of all, the oldest first."""
+        with disk_errors("cannot read", self.trash_root):
+            if not self.trash_root.exists():
+                return []
+            found = [_trashed(Path(entry.path)) for entry in os.scandir(self.trash_root) if entry.is_dir()]
+        own = [one for one in found if one is not None and series_uid in ("", one.series_uid)]
+        return sorted(own, key=lambda one: (one.since, one.series_uid))
+
+    def restore(self, series_uid: str) -> int:
+        """Move what the trash has of a series back; returns the number of files. Hold the series' lock.
+
+        A file that has come again meanwhile with the same bytes is removed from the trash; of other bytes, it comes
+        back under a name of its own.
+        """
+        folder = self.series_root / series_uid
+        count = 0
+        for one in self.trash(series_uid):
+            with disk_errors("cannot restore", one.path):
+                folder.mkdir(exist_ok=True)
+                for path in sorted(one.path.iterdir()):
+                    digest = file_sha256(path)
+                    target = folder / path.name
+                    if target.exists() and file_sha256(target) != digest:
+                        target = folder / f"{item_uid(path)}~{digest[:16]}{path.suffix}"
+                    path.replace(target)
+                    count += 1
+                sync_folder(folder)
+                sync_folder(self.series_root)
+                one.path.rmdir()
+                sync_folder(self.trash_root)
+        return count
+
+    def empty_trash(self, days: float) -> list[Trashed]:
+        """Remove for good what has been in the trash for so many days; returns it."""
+        old = [one for one in self.trash() if one.since < time.time() - days * 86400]
+        for one in old:
+            with disk_errors("cannot remove", one.path):
+                shutil.rmtree(one.path)
+        return old
 
 
 class Incoming:

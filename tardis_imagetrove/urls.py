@@ -8,6 +8,9 @@ app_name = "tardis_imagetrove"
 
 urlpatterns = [
     path("", views.SeriesListView.as_view(), name="index"),
+    path("series/<int:pk>/", views.SeriesView.as_view(), name="series"),
+    path("confirm/", views.ConfirmView.as_view(), name="confirm"),
+    path("act/", views.ActView.as_view(), name="act"),
     # The same page as through DATASET_VIEWS, for datasets that have no parameter set yet.
     path("dataset/<int:dataset_id>/", views.DatasetPage.as_view(), name="dataset"),
 ]

@@ -7,47 +7,181 @@ from typing import Any
 from django.contrib.auth.mixins import UserPassesTestMixin
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import staticfiles_storage
-from django.http import HttpRequest
+from django.core.exceptions import ImproperlyConfigured
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
-from django.views.generic import ListView
+from django.views.generic import ListView, TemplateView, View
 from tardis.tardis_portal.views.pages import DatasetView
 
 from .dataset_page import gather, outputs_of
-from .models import Series
+from .errors import ImageTroveError
+from .models import InstrumentConfiguration, Series
 from .mytardis.reading import parameter_sets_for, pictures_other_than
+from .operations import board
+from .operations.actions import ACTIONS, Action, do_all
+from .operations.status import spool_problems
+from .tasks import open_spool
 
 MANY_SERIES = 20
 """A dataset of more has its metadata pane filled with those of the shown series only."""
 
 
-@method_decorator(never_cache, name="dispatch")
-class SeriesListView(UserPassesTestMixin, ListView):
-    """How the received series stand; for staff, since titles may name people."""
+MOST_AT_ONCE = 1000
+"""Series that one request does something with."""
 
-    model = Series
-    template_name = "tardis_imagetrove/series_list.html"
-    paginate_by = 50
+
+class ForStaff(UserPassesTestMixin):
+    """For staff, since titles may name people; nothing of it is kept by browsers."""
+
     raise_exception = False
+    request: HttpRequest
 
     def test_func(self) -> bool:
         return self.request.user.is_active and self.request.user.is_staff
 
     @property
-    def state(self) -> str:
-        """The state that is asked for; empty for all."""
-        state = self.request.GET.get("state", "")
-        return state if state in Series.State.values else ""
+    def may_act(self) -> bool:
+        """To see a series is not enough to do something with it."""
+        return self.request.user.has_perm("tardis_imagetrove.change_series")
+
+    def context(self, **more: object) -> dict[str, object]:
+        """What all pages of the board have."""
+        style = static_url("tardis_imagetrove/dataset.css")
+        return {"imagetrove_style": style, "may_act": self.may_act, **more}
+
+
+class Acts(ForStaff):
+    """For staff who may change series."""
+
+    def test_func(self) -> bool:
+        return super().test_func() and self.may_act
+
+
+@method_decorator(never_cache, name="dispatch")
+class SeriesListView(ForStaff, ListView):
+    """How the received series stand."""
+
+    model = Series
+    template_name = "tardis_imagetrove/series_list.html"
+    paginate_by = 50
+
+    @property
+    def search(self) -> board.Search:
+        return board.Search.of(self.request.GET)
 
     def get_queryset(self):  # noqa: ANN201 (a queryset)
-        found = Series.objects.select_related("configuration", "dataset_key").order_by("-modified")
-        return found.filter(state=self.state) if self.state else found
+        return self.search.found()
 
     def get_context_data(self, **kwargs: object) -> dict[str, object]:
-        style = static_url("tardis_imagetrove/dataset.css")
+        search = self.search
+        tabs = [{**vars(tab), "query": search.query(state=tab.state)} for tab in board.tabs()]
         return super().get_context_data(
-            state=self.state, states=Series.State.choices, imagetrove_style=style, **kwargs
+            **self.context(
+                search=search,
+                state=search.state,
+                tabs=tabs,
+                all_query=search.query(state=""),
+                own_query=search.query(),
+                instruments=InstrumentConfiguration.objects.order_by("name"),
+                modalities=board.choices("modality"),
+                reasons=board.choices("reason_code"),
+                actions=ACTIONS.values(),
+                problems=spool_problems(),
+            ),
+            **kwargs,
         )
+
+
+@method_decorator(never_cache, name="dispatch")
+class SeriesView(ForStaff, TemplateView):
+    """One series: what happened to it, why it stands as it does, and what can be done."""
+
+    template_name = "tardis_imagetrove/series.html"
+
+    def get_context_data(self, pk: int, **kwargs: object) -> dict[str, object]:
+        series = get_object_or_404(Series.objects.select_related("configuration", "dataset_key"), pk=pk)
+        shown, problem = None, ""
+        try:
+            shown = board.show(series, open_spool())
+        except (ImageTroveError, ImproperlyConfigured) as error:
+            problem = str(error)
+        return super().get_context_data(**self.context(series=series, shown=shown, problem=problem), **kwargs)
+
+
+class Chosen(Acts, View):
+    """The series that a form of the board is about, and the action."""
+
+    http_method_names = ("post",)
+
+    def setup(self, request: HttpRequest, *args: object, **kwargs: object) -> None:
+        super().setup(request, *args, **kwargs)
+        self.search = board.Search.of(QueryDict(request.POST.get("query", "")))
+        self.scope = "found" if request.POST.get("scope") == "found" else "chosen"
+        self.ids = [int(pk) for pk in request.POST.getlist("series") if pk.isdecimal() and len(pk) < 19]
+
+    def action(self) -> Action:
+        """The action that is asked for."""
+        action = ACTIONS.get(self.request.POST.get("action", ""))
+        if action is None:
+            raise Http404
+        return action
+
+    def chosen(self):  # noqa: ANN201 (a queryset)
+        """The series, those that have waited longest first."""
+        if self.scope == "found":
+            return self.search.found().order_by("modified", "pk")
+        return Series.objects.filter(pk__in=self.ids[:MOST_AT_ONCE]).order_by("modified", "pk")
+
+    def ask(self, problem: str = "") -> HttpResponse:
+        """The page that says what will be done, and with how many."""
+        chosen = self.chosen()
+        count = chosen.count()
+        context = self.context(
+            action=self.action(),
+            count=count,
+            first=chosen[:10],
+            more=max(0, count - 10),
+            most=MOST_AT_ONCE,
+            query=self.search.query(),
+            scope=self.scope,
+            ids=self.ids if self.scope == "chosen" else (),
+            why=self.request.POST.get("why", ""),
+            problem=problem,
+        )
+        return render(self.request, "tardis_imagetrove/confirm.html", context, status=400 if problem else 200)
+
+
+@method_decorator(never_cache, name="dispatch")
+class ConfirmView(Chosen):
+    """What an action would be done with; nothing is done yet."""
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        return self.ask()
+
+
+@method_decorator(never_cache, name="dispatch")
+class ActView(Chosen):
+    """Do an action, and say what became of it with each series."""
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        action, why = self.action(), request.POST.get("why", "").replace("\0", "")[:500]
+        if action.wants_why and not why.strip():
+            return self.ask("Say why; it is kept with the series.")
+        try:
+            spool = open_spool()
+        except ImproperlyConfigured as error:
+            return self.ask(str(error))
+        by = request.user.get_username()
+        outcomes = list(do_all(action, self.chosen()[:MOST_AT_ONCE], spool, by, why))
+        context = self.context(
+            action=action,
+            outcomes=outcomes,
+            done=sum(not one.problem for one in outcomes),
+            query=self.search.query(),
+        )
+        return render(request, "tardis_imagetrove/acted.html", context)
 
 
 @method_decorator(never_cache, name="dispatch")

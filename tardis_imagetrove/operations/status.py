@@ -184,6 +184,14 @@ def look(states: Iterable[str] = ATTENTION) -> Status:
     return Status(spool, admission, records, database_problem, unreachable, workers, wrong, tuple(problems))
 
 
+def spool_problems() -> list[Reason]:
+    """What is wrong with the spool and the receiver; asks neither the broker nor the database."""
+    try:
+        return list(_spool_problems(look_at_spool(open_spool(), counting=False), ()))
+    except ImproperlyConfigured as error:
+        return [Reason("settings", str(error))]
+
+
 def _spool_problems(spool: SpoolStatus, told: Iterable[str]) -> Iterator[Reason]:
     if spool.problem:
         if spool.problem not in told:
@@ -217,8 +225,12 @@ def _record_problems(records: Records) -> Iterator[Reason]:
         )
 
 
-def look_at_spool(spool: Spool) -> SpoolStatus:
-    """What waits in the spool; trouble ends up in the answer."""
+def look_at_spool(spool: Spool, counting: bool = True) -> SpoolStatus:
+    """What waits in the spool; trouble ends up in the answer.
+
+    Args:
+        counting: also count its files, which takes long where there are many.
+    """
     folder = str(spool.root)
     series = files = bytes_waiting = 0
     oldest: tuple[float, str] | None = None
@@ -227,7 +239,7 @@ def look_at_spool(spool: Spool) -> SpoolStatus:
         if not spool.root.is_dir():
             return SpoolStatus(folder, problem=f"{folder} is not a folder")
         read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY) or not os.access(folder, os.W_OK)
-        for uid in spool.series_uids() if spool.series_root.exists() else ():
+        for uid in spool.series_uids() if counting and spool.series_root.exists() else ():
             waiting = 0
             for file in spool.files(uid):
                 with contextlib.suppress(FileNotFoundError):  # archived meanwhile
