@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
+.PHONY: score-deidentification bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
 demo: $(INSTALLED) viewer-if-possible
 	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
@@ -39,6 +39,11 @@ bench-hostile: $(INSTALLED)
 
 bench-kills: $(INSTALLED)
 	@$(RUN) benchmarks/kills.py --kills $(or $(KILLS),1000)
+
+# Removal and preservation of de-identification, in the manner of MIDI-B (five minutes). With highdicom installed in
+# .venv its objects are among those that are tried.
+score-deidentification: $(INSTALLED)
+	@$(RUN) benchmarks/deidentification.py $(if $(JSON),--json "$(JSON)")
 
 # Style and types. It installs its tools on first use.
 LINT := $(VENV)/.lint

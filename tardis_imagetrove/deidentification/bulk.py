@@ -65,6 +65,16 @@ def trim_pixels(dataset: Dataset) -> None:
         if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
             bits = bits * 2 // 3
         length = -(-bits * int(dataset.get("NumberOfFrames", 1) or 1) // 8)
-        pixels = dataset[keyword].value
-        if len(pixels) > length + length % 2 or (length % 2 and pixels[length:].strip(b"\0")):
-            dataset[keyword].value = pixels[:length] + b"\0" * (length % 2)
+        samples, even = dataset[keyword].value, length + length % 2
+        if length % 2 and is_in_big_endian_words(dataset):
+            trimmed = samples[: length - 1] + b"\0" + samples[length:even]
+        else:
+            trimmed = samples[:length] + b"\0" * (length % 2)
+        if len(samples) >= length and samples != trimmed:
+            dataset[keyword].value = trimmed
+
+
+def is_in_big_endian_words(dataset: Dataset) -> bool:
+    """Whether samples of a byte stand two in a word, in the other order (PS3.5 section 8.1.1, A.3)."""
+    is_little = dataset.file_meta.TransferSyntaxUID.is_little_endian
+    return not is_little and dataset["PixelData"].VR == "OW" and dataset.BitsAllocated == 8

@@ -14,6 +14,8 @@ import numpy as np
 from pydicom import pixels
 from pydicom.dataset import Dataset
 
+from .bulk import is_in_big_endian_words
+
 _LOSSY = (
     "1.2.840.10008.1.2.4.50",
     "1.2.840.10008.1.2.4.51",
@@ -96,7 +98,7 @@ def black_out(dataset: Dataset, regions: Iterable[Region]) -> None:
     content = np.moveaxis(frames, -1, 1) if _is_planar(dataset) else frames
     data = content.tobytes()
     data += b"\0" * (len(data) % 2)
-    dataset.PixelData = _swapped(data) if _is_in_big_endian_words(dataset) else data
+    dataset.PixelData = _swapped(data) if is_in_big_endian_words(dataset) else data
 
 
 def _to_plain_samples(dataset: Dataset) -> None:
@@ -113,12 +115,6 @@ def _to_plain_samples(dataset: Dataset) -> None:
 
 def _is_planar(dataset: Dataset) -> bool:
     return int(dataset.get("SamplesPerPixel", 1) or 1) > 1 and dataset.get("PlanarConfiguration") == 1
-
-
-def _is_in_big_endian_words(dataset: Dataset) -> bool:
-    """Whether samples of a byte stand two in a word of the other byte order (PS3.5 section 8.1.1, A.3)."""
-    is_little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-    return not is_little and dataset["PixelData"].VR == "OW" and dataset.BitsAllocated == 8
 
 
 def _swapped(data: bytes) -> bytes:
@@ -138,7 +134,7 @@ def _frames(dataset: Dataset) -> np.ndarray[Any, Any]:
     size = count * rows * columns * samples
     if size * bits // 8 > len(dataset.PixelData):
         raise CannotClean("has fewer pixels than it says")
-    data = _swapped(dataset.PixelData) if _is_in_big_endian_words(dataset) else dataset.PixelData
+    data = _swapped(dataset.PixelData) if is_in_big_endian_words(dataset) else dataset.PixelData
     values = np.frombuffer(data, f"{order}{kind}{bits // 8}", size)
     by_sample = (count, samples, rows, columns)
     frames: np.ndarray[Any, Any] = (

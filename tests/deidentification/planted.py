@@ -133,7 +133,8 @@ def plant_file(path: Path, out: Path, planted: Planted, **attributes: object) ->
     dataset.add_new(0x00180081, "LO", planted.value("LO", "number of another VR"))
     dataset.add_new(0x00180015, "UT", planted.value("LO", "code of another VR"))
     dataset.add_new(0x00089215, "LO", planted.value("LO", "sequence of another VR"))
-    dataset.PixelData = dataset.PixelData + planted.value("OW", "behind the pixels")
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        dataset.PixelData = dataset.PixelData + planted.value("OW", "behind the pixels")
     dataset.preamble = planted.value("OB", "preamble").ljust(128, b"\0")
     meta = dataset.file_meta
     meta.SourceApplicationEntityTitle = planted.value("AE", "file meta")

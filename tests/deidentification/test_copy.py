@@ -550,3 +550,16 @@ def test_the_same_options_as_the_standards_table_are_known():
     with pytest.raises(ValueError, match="not both"):
         Profile.of(["retain-dates", "shift-dates"])
     assert list(csv.DictReader([",".join(Profile.of(["shift-dates"]).names)]).fieldnames) == ["shift-dates"]
+
+
+def test_the_last_sample_of_an_odd_number_stays_in_big_endian_words(tmp_path, pseudonyms):
+    """It stands behind the padding there, and what is in the padding goes."""
+    original = pydicom.dcmread(get_testdata_file("SC_rgb_small_odd_big_endian.dcm"))
+    assert len(original.pixel_array.flat) % 2 == 1 and original["PixelData"].VR == "OW"
+    original.BurnedInAnnotation = "NO"
+    before = original.pixel_array.copy()
+    original.PixelData = original.PixelData[:-2] + b"Z" + original.PixelData[-1:]
+    original.save_as(tmp_path / "in.dcm")
+    made = copy(tmp_path / "in.dcm", tmp_path, pseudonyms)
+    assert np.array_equal(made.pixel_array, before)
+    assert made.PixelData[-2:-1] == b"\0"
