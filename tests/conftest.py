@@ -31,9 +31,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 collect_ignore = ["devhost"] if "MYTARDIS_HOME" in os.environ else []
 
 # A busy machine is no failure.
+# Where a run must say the same as the last one, HYPOTHESIS_DERANDOMIZE=1 has the same examples tried.
 hypothesis_settings.register_profile(
     "patient",
     deadline=None,
+    derandomize=os.environ.get("HYPOTHESIS_DERANDOMIZE") == "1",
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 hypothesis_settings.load_profile("patient")
