@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.shortcuts import render as render_page
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.timezone import now
 
 from .conversion import registry
@@ -286,6 +286,10 @@ class SeriesAdmin(ReadOnly, MayRequeue, admin.ModelAdmin):
     readonly_fields = ("reason", "not_archived", "created", "modified")
     inlines = (Archives, Events)
     actions = ("ingest_now",)
+
+    def view_on_site(self, series: Series) -> str:
+        """Its page on the board, where more can be done."""
+        return reverse("tardis_imagetrove:series", args=[series.pk])
 
     @admin.display(description="Files left in the spool")
     def not_archived(self, series: Series) -> str:

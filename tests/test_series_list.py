@@ -61,3 +61,12 @@ def test_it_is_for_staff(client, owner, django_user_model):
         answer = client.get(reverse("tardis_imagetrove:index"))
         assert answer.status_code in (302, 403)
         assert b"t1_secret" not in answer.content
+
+
+def test_a_link_is_in_the_menu_of_staff_alone(staff, owner, settings):
+    settings.USER_MENU_MODIFIERS = ["tardis_imagetrove.menus.add_board"]
+    link = f'href="{reverse("tardis_imagetrove:index")}"'
+    front = reverse("tardis.tardis_portal.views.index")
+    assert link in staff.get(front).content.decode()
+    staff.force_login(owner, "django.contrib.auth.backends.ModelBackend")
+    assert link not in staff.get(front).content.decode()
