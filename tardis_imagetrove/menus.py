@@ -16,3 +16,13 @@ def add_board(request: HttpRequest, menu: list[dict[str, object]]) -> list[dict[
         "label": "Received Series",
     }
     return [entry, *menu]
+
+
+def add_my_scans(request: HttpRequest, menu: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The menu with the page of a researcher's own scans in front."""
+    entry: dict[str, object] = {
+        "url": reverse("tardis_imagetrove:mine"),
+        "icon": "fa fa-search",
+        "label": "My Scans",
+    }
+    return [entry, *menu]

@@ -82,13 +82,15 @@ class ReceivingConfig:
 
     Attributes:
         promiscuous: everybody may store, not only the configured senders.
-        metrics_port: port for Prometheus on the receiver's host; None for none.
+        metrics_port: port for Prometheus; None for none.
+        metrics_host: address that it listens on. Whoever reaches it can read the counts.
     """
 
     receiver: ReceiverConfig
     spool: Spool
     promiscuous: bool = False
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 class ReceivingService:
@@ -141,7 +143,7 @@ class ReceivingService:
             self.port = receiver.port
             if self.config.metrics_port is not None:
                 read = partial(read_metrics, receiver, watcher, self.senders, reporter, promiscuous)
-                metrics = MetricsServer(self.config.receiver.host, self.config.metrics_port, read)
+                metrics = MetricsServer(self.config.metrics_host, self.config.metrics_port, read)
                 stack.callback(metrics.stop)
             with contextlib.suppress(SpoolFull):
                 stack.enter_context(receiving_mark(spool))

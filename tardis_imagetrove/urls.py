@@ -8,6 +8,7 @@ app_name = "tardis_imagetrove"
 
 urlpatterns = [
     path("", views.SeriesListView.as_view(), name="index"),
+    path("mine/", views.MineView.as_view(), name="mine"),
     path("series/<int:pk>/", views.SeriesView.as_view(), name="series"),
     path("confirm/", views.ConfirmView.as_view(), name="confirm"),
     path("act/", views.ActView.as_view(), name="act"),

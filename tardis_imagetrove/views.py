@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.mixins import UserPassesTestMixin
+from django.contrib.auth.mixins import LoginRequiredMixin, UserPassesTestMixin
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.exceptions import ImproperlyConfigured
@@ -21,6 +21,7 @@ from .models import InstrumentConfiguration, Series
 from .mytardis.reading import parameter_sets_for, pictures_other_than
 from .operations import board
 from .operations.actions import ACTIONS, Action, do_all
+from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
 from .tasks import open_spool
 
@@ -50,6 +51,19 @@ class ForStaff(UserPassesTestMixin):
         """What all pages of the board have."""
         style = static_url("tardis_imagetrove/dataset.css")
         return {"imagetrove_style": style, "may_act": self.may_act, **more}
+
+
+@method_decorator(never_cache, name="dispatch")
+class MineView(LoginRequiredMixin, TemplateView):
+    """Where a researcher's scans are."""
+
+    template_name = "tardis_imagetrove/mine.html"
+
+    def get_context_data(self, **kwargs: object) -> dict[str, object]:
+        style = static_url("tardis_imagetrove/dataset.css")
+        return super().get_context_data(
+            mine=mine(self.request.user), days=DAYS, imagetrove_style=style, **kwargs
+        )
 
 
 class Acts(ForStaff):

@@ -43,6 +43,11 @@ class Command(BaseCommand):
         parser.add_argument("--tls-key", type=Path, help="its key, PEM")
         parser.add_argument("--tls-ca", type=Path, help="the CA that senders' certificates must be of, PEM")
         parser.add_argument("--metrics-port", type=int, help="serve counts for Prometheus on this port")
+        parser.add_argument(
+            "--metrics-host",
+            default="127.0.0.1",
+            help="address for it (default: this machine alone; there is no sign-in)",
+        )
         parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
 
     def handle(self, **options: object) -> None:
@@ -56,6 +61,7 @@ class Command(BaseCommand):
                 open_spool(options["spool"]),
                 bool(options["promiscuous"]),
                 options["metrics_port"],
+                str(options["metrics_host"]),
             )
             ReceivingService(config).run(stop, self._tell)
         except (ImproperlyConfigured, ImageTroveError, OSError) as error:
