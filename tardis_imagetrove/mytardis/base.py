@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -389,6 +390,14 @@ class MyTardis(ABC):
                 f"storage box {dfo.storage_box}: {dfo.uri} is not what was stored (checksum differs)"
             )
         return sums
+
+    def checksum(self, datafile_id: int) -> str:
+        """SHA-512 of a file's bytes as they are in its storage box now.
+
+        Raises:
+            PermanentError, RetriableError: as :meth:`fetch`.
+        """
+        return self.fetch(datafile_id, Path(os.devnull)).sha512
 
     def is_kept(self, datafile_id: int) -> bool:
         """Whether a verified copy of a file is in its storage box, as large as it was stored.
