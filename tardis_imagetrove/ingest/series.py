@@ -248,7 +248,7 @@ def _give_directory(series: Series, wanted: str) -> None:
                 raise  # it is not that another worker was quicker
 
 
-def _project_group(portal: MyTardis, name: str) -> tuple[int, bool]:
+def project_group(portal: MyTardis, name: str) -> tuple[int, bool]:
     """Id of the project's group, made if it does not exist, and whether it was made just now.
 
     Raises:
@@ -275,7 +275,7 @@ def _dataset_key(destination: Destination, instrument_id: int | None, institutio
     """
     portal = mytardis()
     owner_id = destination.owner_id
-    group_id, new_group = _project_group(portal, destination.group) if destination.group else (None, False)
+    group_id, new_group = project_group(portal, destination.group) if destination.group else (None, False)
 
     def experiment() -> ExperimentKey:
         experiment_id = portal.make_experiment(destination.experiment_title, owner_id, institution)

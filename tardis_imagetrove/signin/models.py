@@ -100,7 +100,8 @@ class ProjectMember(models.Model):
         super().save(*args, **kwargs)
 
     def clean(self) -> None:
-        self.mail = self.mail.strip().lower()
+        # Not before it is known to be plain: the lower case of the Kelvin sign is an ordinary k.
+        self.mail = self.mail.strip().lower() if self.mail.isascii() else self.mail.strip()
         self.targeted_id = self.targeted_id.strip()
         if bool(self.mail) == bool(self.targeted_id):
             raise ValidationError(
