@@ -131,7 +131,7 @@ class Chosen(Acts, View):
 
     def setup(self, request: HttpRequest, *args: object, **kwargs: object) -> None:
         super().setup(request, *args, **kwargs)
-        self.search = board.Search.of(QueryDict(request.POST.get("query", "")))
+        self.search = board.Search.of(QueryDict(request.POST.get("filter", "")))
         self.scope = "found" if request.POST.get("scope") == "found" else "chosen"
         self.ids = [int(pk) for pk in request.POST.getlist("series") if pk.isdecimal() and len(pk) < 19]
 

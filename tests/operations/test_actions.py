@@ -243,9 +243,9 @@ def test_an_action_is_asked_for_then_done_and_told(held, spool, operator):
 def test_what_was_found_is_done_at_once(held, spool, operator, queue):
     for number in range(60):
         Series.objects.create(series_uid=f"1.2.{number}", description=f"scout {number}", state=S.HELD)
-    asked = post(operator, "confirm", action="discard", scope="found", query="state=held&q=scout")
+    asked = post(operator, "confirm", action="discard", scope="found", filter="state=held&q=scout")
     assert "Discard: 60 series" in asked.content.decode() and "and 50 more" in asked.content.decode()
-    done = post(operator, "act", action="discard", scope="found", query="state=held&q=scout", why="scouts")
+    done = post(operator, "act", action="discard", scope="found", filter="state=held&q=scout", why="scouts")
     assert "Done with 60 of 60 series" in done.content.decode()
     assert list(Series.objects.filter(state=S.HELD)) == [held]
 
