@@ -45,3 +45,12 @@ class PermanentError(ImageTroveError):
     """
 
     code = "invalid"
+
+
+def is_of_system(error: OSError) -> bool:
+    """Whether the system raised an error, which may pass.
+
+    Libraries raise OSError for damaged content too (pydicom for a sequence that is cut off, Pillow for an image), and
+    that stays as it is; theirs has no number.
+    """
+    return error.errno is not None

@@ -21,7 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, UID_dictionary
 
-from ..errors import PermanentError
+from ..errors import PermanentError, is_of_system
 from ..formats.dicom.fields import decoded
 from ..formats.dicom.vendor import private_b_value
 from .bulk import is_filled_by_numbers, trim_pixels
@@ -151,9 +151,11 @@ def deidentify(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
             return _Deidentifier(pydicom.dcmread(path), profile, pseudonyms, rules).write(out)
-    except (OSError, MemoryError, NotDeidentifiable):  # the first two may pass
+    except (MemoryError, NotDeidentifiable):  # the first may pass
         raise
     except Exception as error:  # its message may quote a value
+        if isinstance(error, OSError) and is_of_system(error):
+            raise
         raise NotDeidentifiable(
             f"de-identification fails over its contents ({type(error).__name__})"
         ) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, DataError, IntegrityError, transaction
 
-from ..errors import PermanentError, RetriableError
+from ..errors import PermanentError, RetriableError, is_of_system
 from ..formats import Acquisition, Fields, read
 from ..models import DatasetKey, ExperimentKey, FilterRun, InstrumentConfiguration, ProjectGroup, Series
 from ..mytardis import MyTardis, mytardis
@@ -81,7 +81,10 @@ def ingest_series(spool: Spool, series_uid: str, filter_names: Sequence[str], sc
         except (PermanentError, DataError) as error:  # a value that the database has no room for stays so
             states.hold(series_uid, *_reasons(error, "invalid"))
         except (RetriableError, OSError, DatabaseError) as error:
-            states.wait(series_uid, *_reasons(error, "unavailable"))
+            if isinstance(error, OSError) and not is_of_system(error):  # of a library, over what is in a file
+                states.hold(series_uid, *_reasons(error, "invalid"))
+            else:
+                states.wait(series_uid, *_reasons(error, "unavailable"))
         except Exception as error:  # a fault of ours must lose nothing either
             log.exception("series %s: ingest failed", series_uid)
             unexpected = f"unexpected {type(error).__name__}: {error}"

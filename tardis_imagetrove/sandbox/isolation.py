@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ImageTroveError, KilledError, PermanentError, RetriableError
+from ..errors import ImageTroveError, KilledError, PermanentError, RetriableError, is_of_system
 from .programs import ProgramRun, Stopped, allow, recording, stop
 
 GRACE_SECONDS = 5
@@ -192,7 +192,7 @@ def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], p
         except MemoryError:
             error = PermanentError(f"it needs more memory than the {limits.memory_mib:g} MiB that it may use")
         except OSError as trouble:
-            error = RetriableError(str(trouble))
+            error = (RetriableError if is_of_system(trouble) else PermanentError)(str(trouble))
         except BaseException as trouble:  # a fault in a filter, which may even raise SystemExit
             log.error("unexpected in a filter:\n%s", traceback.format_exc())
             error = PermanentError(f"unexpected {type(trouble).__name__}: {trouble}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from pathlib import Path
@@ -97,11 +98,41 @@ def test_a_file_that_costs_too_much_holds_its_series_with_the_reason(
     assert path.exists()
 
 
-def test_the_other_files_of_the_series_are_archived(spool, scratch, configuration, tight, tmp_path):
+def cut_off(series: str) -> tuple[str, bytes]:
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 3
+    return ExplicitVRLittleEndian, uids(series) + long_element(b"SQ", 0xFFFFFFFF) + item[:-3]
+
+
+def test_a_file_that_is_cut_off_in_a_sequence_holds_its_series(spool, scratch, configuration):
+    """pydicom raises the error of a disk for it, which would pass; this stays as it is."""
+    path = spooled(spool, "1.2.99", cut_off)
+    with pytest.raises(OSError) as raised:
+        pydicom.dcmread(path, defer_size=None).walk(lambda *_: None)
+    assert raised.value.errno is None
+    ingest_series(spool, "1.2.99", [], scratch)
+    series = Series.objects.get(series_uid="1.2.99")
+    assert series.state == Series.State.HELD
+    assert "1.2.3.dcm" in series.reason and "damaged" in series.reason
+
+
+def test_an_error_of_the_disk_is_waited_for(spool, scratch, configuration, monkeypatch, tmp_path):
+    files = phantom(tmp_path / "in")
+    deliver(spool, *files)
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tardis_imagetrove.formats.dicom.files.read_attributes", fails)
+    ingest_series(spool, series_uid(files[0]), [], scratch)
+    assert Series.objects.get().state == Series.State.WAITING
+
+
+@pytest.mark.parametrize("bomb", [empty_items, cut_off])
+def test_the_other_files_of_the_series_are_archived(spool, scratch, configuration, tight, tmp_path, bomb):
     files = phantom(tmp_path / "in")
     deliver(spool, *files)
     uid = series_uid(files[0])
-    spooled(spool, uid, empty_items, sop="1.2.3")
+    spooled(spool, uid, bomb, sop="1.2.3")
     ingest_series(spool, uid, [], scratch)
     series = Series.objects.get(series_uid=uid)
     assert series.archives.get().instance_count == len(files)

@@ -552,7 +552,7 @@ def test_trouble_in_between_leaves_the_spool_and_no_trace(
         def second_fails(self, *arguments):
             calls.append(arguments)
             if len(calls) == 2:
-                raise OSError("the disk has gone")
+                raise OSError(5, "the disk has gone")
             return true(self, *arguments)
 
         patched.setattr(MyTardis, where, second_fails)
@@ -695,7 +695,7 @@ def test_trouble_while_it_comes_again_loses_nothing(
     _delete_experiment_of(ingest(spool, scratch, *paths))
 
     def fails(self, *arguments):
-        raise OSError("the disk has gone")
+        raise OSError(5, "the disk has gone")
 
     with monkeypatch.context() as patched:
         patched.setattr(MyTardis, "store", fails)

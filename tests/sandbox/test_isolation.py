@@ -53,6 +53,8 @@ def test_a_value_larger_than_a_pipe_comes_back_whole():
         (PermanentError("(0028,0010) Rows is 0"), PermanentError, "(0028,0010) Rows is 0"),
         (RetriableError("the disk is full"), RetriableError, "the disk is full"),
         (OSError(28, "No space left on device"), RetriableError, "No space left on device"),
+        # As Pillow says it of an image that is cut off.
+        (OSError("image file is truncated"), PermanentError, "image file is truncated"),
         (ZeroDivisionError("oops"), PermanentError, "unexpected ZeroDivisionError: oops"),
         (SystemExit(3), PermanentError, "unexpected SystemExit: 3"),
     ],

@@ -16,7 +16,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from ...errors import PermanentError
+from ...errors import PermanentError, is_of_system
 from .fields import decoded, parse_field
 
 # pydicom's warnings quote values, which may be a patient's name; logs are read by more people than scans are.
@@ -139,8 +139,10 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
                 directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
                 kind = NoInstance if directory else UnreadableFile
                 raise kind(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
-    except OSError:
-        raise
+    except OSError as error:
+        if is_of_system(error):
+            raise
+        raise UnreadableFile(f"{path.name}: damaged ({error})") from error
     except InvalidDicomError as error:
         raise NoInstance(f"{path.name}: not a DICOM file") from error
     except UnreadableFile:
