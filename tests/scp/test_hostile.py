@@ -253,6 +253,24 @@ def test_work_that_takes_longer_than_a_window_is_paid_for_in_the_next_ones(clock
     assert pieces * 0.1 < 0.75 * clocks.now
 
 
+def test_nobody_waits_for_more_than_a_second_or_so_at_once(clocks, pace):
+    """Our own waiting must not look like a peer that sends too slowly."""
+    good = AssociationPace(pace, "10.0.0.1", clocks.sleep)
+
+    def while_the_greedy_one_sleeps(seconds):
+        clocks.slept.append(seconds)
+        end = clocks.now + seconds
+        while clocks.now < end:
+            work(clocks, good, 0.0001, queued=0.0099)
+
+    greedy = AssociationPace(pace, "10.0.0.2", while_the_greedy_one_sleeps)
+    for _ in range(20):
+        work(clocks, good, 0.0001, queued=0.0099)
+        before = clocks.now
+        work(clocks, greedy, 0.2, queued=0.2)
+        assert clocks.now - before < 0.4 + 1.5
+
+
 def test_on_a_machine_that_others_keep_busy_the_shares_are_equal_as_well(clocks, pace):
     """A process that gets a quarter of a core from the kernel never uses most of one."""
     greedy = AssociationPace(pace, "10.0.0.2", clocks.sleep)
