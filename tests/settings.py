@@ -40,8 +40,7 @@ if host is not devhost:
     METADATA_STORE_PATH = devhost.METADATA_STORE_PATH
     # Workers of the tests' own, as MyTARDIS 4.7 (with a namespace) or 5.0 (without) names the settings.
     prefix = "CELERY_" if hasattr(host, "CELERY_BROKER_URL") else ""
-    # Kombu's own transport over files: the embedded host's needs a newer kombu than 4.7 pins.
-    globals()[f"{prefix}BROKER_URL"] = os.environ.get("DEVHOST_BROKER", "filesystem://")
+    globals()[f"{prefix}BROKER_URL"] = devhost.CELERY_BROKER_URL
     globals()[f"{prefix}BROKER_TRANSPORT_OPTIONS"] = getattr(devhost, "CELERY_BROKER_TRANSPORT_OPTIONS", {})
     for name in ("CELERY_TASK_ALWAYS_EAGER", "CELERY_ALWAYS_EAGER", "TASK_ALWAYS_EAGER"):
         globals().pop(name, None)
