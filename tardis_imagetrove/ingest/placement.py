@@ -40,8 +40,16 @@ NEAREST = 2
 QUOTED = 100
 
 
+_NONE = "no-instrument"
+
+
 class Unplaceable(PermanentError):
-    """A series cannot be placed; the text says which field or rule is the cause."""
+    """A series cannot be placed; the text says which field or rule is the cause.
+
+    Its code is ``no-instrument`` if no rule fits, ``several-instruments`` if more than one does.
+    """
+
+    code = "unplaceable"
 
 
 @dataclass(frozen=True)
@@ -279,15 +287,18 @@ def match(fields: Fields, rules: Iterable[Rule], discreet: bool = False) -> Rule
     if len(found) == 1:
         return found[0]
     if found:
-        raise Unplaceable("matches more than one instrument: " + ", ".join(rule.name for rule in found))
+        raise Unplaceable(
+            "matches more than one instrument: " + ", ".join(rule.name for rule in found),
+            code="several-instruments",
+        )
     if not verdicts:
-        raise Unplaceable("matches no instrument (no instrument is configured and enabled)")
+        raise Unplaceable("matches no instrument (no instrument is configured and enabled)", code=_NONE)
     nearest = "; ".join(
         f"{verdict.rule.name}: {verdict.text(not discreet)}" for verdict in verdicts[:NEAREST]
     )
     more = f"; and {len(verdicts) - NEAREST} more" if len(verdicts) > NEAREST else ""
     scan = "" if discreet else f": {describe(fields)}"
-    raise Unplaceable(f"matches no instrument{scan} ({nearest}{more})")
+    raise Unplaceable(f"matches no instrument{scan} ({nearest}{more})", code=_NONE)
 
 
 def project_number(text: str, pattern: str) -> str:

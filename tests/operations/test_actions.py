@@ -59,7 +59,7 @@ def held(paths, spool, scratch) -> Series:
     """A series of no instrument."""
     ingest_series(spool, series_uid(paths[0]), (), scratch)
     series = Series.objects.get()
-    assert series.state == S.HELD
+    assert (series.state, series.reason_code) == (S.HELD, "no-instrument")
     return series
 
 
