@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 
@@ -332,6 +333,19 @@ def test_the_command_does_the_same_and_tells_the_story(held, spool):
         run("imagetrove_series", "log", "1.2.3")
     with pytest.raises(CommandError, match="Name series"):
         run("imagetrove_series", "log")
+
+
+def test_a_user_without_a_name_is_told_by_number(held, spool, monkeypatch):
+    """As in a container that runs as a user whom its passwd does not know."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    run("imagetrove_series", "discard", held.series_uid, "--why", "x")
+    assert held.events.get(kind="discarded").by == f"uid {os.getuid()} (imagetrove_series)"
 
 
 def test_rules_are_explained_for_a_file_and_for_a_series(held, paths, configuration):

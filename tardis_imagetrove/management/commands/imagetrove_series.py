@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Sequence
 
 from django.core.exceptions import ImproperlyConfigured
@@ -15,6 +16,14 @@ from ...operations.actions import ACTIONS, do_all
 from ...tasks import open_spool
 
 LOG = "log"
+
+
+def _who() -> str:
+    """The name of the user of this process; its number in a container that has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 class Command(BaseCommand):
@@ -69,7 +78,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _act(self, name: str, series: Sequence[Series], why: str) -> None:
-        by = f"{getpass.getuser()} (imagetrove_series)"
+        by = f"{_who()} (imagetrove_series)"
         failed = 0
         for outcome in do_all(ACTIONS[name], series, open_spool(), by, why):
             failed += bool(outcome.problem)
