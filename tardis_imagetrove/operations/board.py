@@ -154,7 +154,8 @@ class Shown:
         events: what happened to it, the newest first.
         files, bytes: that wait in the spool.
         trash: what was discarded of it.
-        verdicts: what each instrument's rule says of its first file in the spool; none if it is not to be had.
+        verdicts: what each instrument's rule says of its first file in the spool, with the pairs that fail in words;
+            none if the file is not to be had. Of a series that is de-identified no value is quoted.
         unread: why that file could not be read.
         actions: that can be done with it.
     """
@@ -164,7 +165,7 @@ class Shown:
     files: int = 0
     bytes: int = 0
     trash: list[Trashed] = field(default_factory=list)
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[tuple[Verdict, str], ...] = ()
     unread: str = ""
     actions: list[Action] = field(default_factory=list)
 
@@ -190,13 +191,14 @@ def show(series: Series, spool: Spool) -> Shown:
             verdicts = verdicts_of(files[0])
         except (CannotGlance, OSError) as error:
             unread = str(error)
+    discreet = series.is_deidentified or any(one.matches and one.rule.discreet for one in verdicts)
     return Shown(
         series,
         events,
         len(sizes),
         sum(sizes),
         spool.trash(series.series_uid),
-        verdicts,
+        tuple((verdict, verdict.text(not discreet)) for verdict in verdicts),
         unread,
         possible(series, spool),
     )

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 
+import pydicom
 import pytest
 from django.core.management import CommandError, call_command
 from django.urls import reverse
@@ -19,7 +20,7 @@ from tardis_imagetrove.operations.actions import ACTIONS, NotPossible, do_all
 from tardis_imagetrove.receiving import TrashSource
 from tardis_imagetrove.scp import CommitmentReference
 
-from ..conftest import deliver, phantom, series_uid
+from ..conftest import configure, deliver, phantom, series_uid
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -258,6 +259,23 @@ def test_a_series_page_tells_each_rule_and_the_story(held, configuration, operat
     configuration.save()
     page = operator.get(reverse("tardis_imagetrove:series", args=[held.pk])).content.decode()
     assert "not &#x27;Zzz&#x27;" in page and "Modality = MR" in page
+
+
+def test_of_what_is_de_identified_no_value_is_quoted(
+    owner, box, spool, scratch, tmp_path, settings, operator
+):
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "SPOOL": str(spool.root)}
+    configure(owner, storage_box=box, deidentify=True, dataset_title=["Modality"])
+    other = configure(owner, name="Other", instrument=[["PatientName", "Nobody"]])
+    files = phantom(tmp_path / "in", slices=1, overrides={"BurnedInAnnotation": "YES"})
+    deliver(spool, *files)
+    ingest_series(spool, series_uid(files[0]), (), scratch)
+    series = Series.objects.get()
+    assert series.state == S.HELD
+    name = str(pydicom.dcmread(files[0]).PatientName)
+    page = operator.get(reverse("tardis_imagetrove:series", args=[series.pk])).content.decode()
+    assert f"<b>{other.name}</b>: PatientName is not &#x27;Nobody&#x27;" in page
+    assert name and name not in page
 
 
 def test_the_list_is_searched_and_counts_each_state(held, operator):
