@@ -56,11 +56,11 @@ django.setup()
 
 from devhost.send import send  # noqa: E402
 from tardis_imagetrove.archive import Member, unpack, zip_stream  # noqa: E402
+from tardis_imagetrove.conversion.execution import execute  # noqa: E402
 from tardis_imagetrove.conversion.registry import load, options_of  # noqa: E402
 from tardis_imagetrove.filters.base import DicomSeries, Filter  # noqa: E402
 from tardis_imagetrove.formats import Item  # noqa: E402
 from tardis_imagetrove.phantom import oblique_mr_series  # noqa: E402
-from tardis_imagetrove.sandbox.isolation import isolated  # noqa: E402
 
 QUIET_SECONDS = 15.0
 PAGE_TARGET = 3.0
@@ -175,7 +175,7 @@ def filtered(kind: Filter, series: DicomSeries, out: Path) -> Step:
     """A filter in a process of its own."""
     out.mkdir()
     started = time.perf_counter()
-    report = isolated(lambda: kind.run(series, out), options_of(kind)[1])
+    report = execute(kind, series, options_of(kind)[1], out)
     seconds = time.perf_counter() - started
     if report.error or report.value.warnings:
         raise SystemExit(f"{kind.name}: {report.error or report.value.warnings}")

@@ -14,6 +14,7 @@ from django.utils.timezone import is_aware, localtime
 
 from .conversion import registry
 from .errors import PermanentError
+from .filters.base import Shown
 from .models import Archive, FilterOutput, FilterRun, Instance, Series
 from .mytardis import mytardis
 from .mytardis.reading import Fact, StoredFile, dataset_facts, stored_files, thumbnail_url, verified_datafiles
@@ -23,8 +24,6 @@ THUMBNAIL = (120, 60)
 """Width and height, in pixels, that a thumbnail in the list of series fits into."""
 
 DICOM = "DICOM"
-KINDS = (DICOM, "NIfTI", "Sidecar", "Gradients", "MINC", "Picture")
-"""The order of downloads; kinds of a site's own filters come after them."""
 
 SAID_ALREADY = frozenset({"Series", "SeriesDescription", "Modality", "NumberOfInstances"})
 """Parameters that stand in the heading of a series and are not repeated below it."""
@@ -219,7 +218,7 @@ def outputs_of(dataset_id: int):  # noqa: ANN201 (a queryset)
 def _thumbnails(request: HttpRequest, dataset_id: int) -> dict[int, str]:
     """Address of a picture of each series: the newest that is verified and that the visitor may see and download."""
     pictures = FilterOutput.objects.filter(
-        kind="Picture", run__archive__series__dataset_key__dataset=dataset_id
+        kind__in=_shown_as(Shown.PICTURE), run__archive__series__dataset_key__dataset=dataset_id
     )
     verified = verified_datafiles(pictures.order_by().values("datafile"))
     portal = mytardis()
@@ -291,7 +290,9 @@ class _Files:
             for kind, datafile_id in _made(archive)
             if datafile_id in self._files
         ]
-        return tuple(sorted(found, key=lambda item: (_rank(item.kind), item.kind, item.filename)))
+        ranks = {kind: rank for rank, kind in enumerate((DICOM, *registry.kinds()))}
+        last = len(ranks)
+        return tuple(sorted(found, key=lambda item: (ranks.get(item.kind, last), item.kind, item.filename)))
 
     def _download(self, kind: str, file: StoredFile) -> Download:
         why_not = ""
@@ -308,10 +309,6 @@ def _made(archive: Archive) -> Iterator[tuple[str, int]]:
     for run in archive.runs.all():
         for output in run.outputs.all():
             yield output.kind, output.datafile_id
-
-
-def _rank(kind: str) -> int:
-    return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
 def _notes(series: Series) -> Iterator[str]:
@@ -397,19 +394,26 @@ def _filters() -> tuple[dict[str, str], dict[str, int]]:
 
 
 def _volumes(runs: list[FilterRun], files: _Files, directory: str) -> Iterator[Volume]:
+    shown = _shown_as(Shown.VOLUME)
     found = [
         (file, run.state == FilterRun.State.PARTIAL)
         for run in runs
         for output in run.outputs.all()
-        if output.kind == "NIfTI" and (file := files.to_have(output.datafile_id))
+        if output.kind in shown and (file := files.to_have(output.datafile_id))
     ]
     for file, doubtful in sorted(found, key=lambda item: item[0].filename):
         label = file.filename.removeprefix(directory).removesuffix(".nii.gz").strip("_") or "the series"
         yield Volume(label, file.filename, file.size, file.download_url, doubtful)
 
 
+def _shown_as(shown: Shown) -> frozenset[str]:
+    """Names of the kinds of files that the page shows in a way."""
+    return frozenset(kind for kind, makes in registry.kinds().items() if makes.shown_as is shown)
+
+
 def _pictures(runs: list[FilterRun], files: _Files) -> Iterator[Picture]:
+    shown = _shown_as(Shown.PICTURE)
     for run in runs:
         for output in run.outputs.all():
-            if output.kind == "Picture" and (file := files.to_have(output.datafile_id)):
+            if output.kind in shown and (file := files.to_have(output.datafile_id)):
                 yield Picture(file.download_url, file.view_url)

@@ -19,8 +19,8 @@ from ..formats.dicom.fields import field_text
 from ..formats.dicom.files import NoInstance, UnreadableFile, read_header
 from ..ingest.placement import directory_name
 from ..parameters import Parameters
-from ..sandbox.isolation import isolated
 from . import registry
+from .execution import execute
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,7 @@ def _convert(
         with TemporaryDirectory(prefix=".imagetrove-", dir=out) as scratch:
             made = Path(scratch, "out")
             made.mkdir()
-
-            def work() -> FilterResult:
-                result = conversion.run(given, made)
-                conversion.check(result, made)
-                return result
-
-            report = isolated(work, limits)
+            report = execute(conversion, given, limits, made)
             if report.error is not None:
                 raise report.error
             result = report.value

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..conf import settings
+from ..conf import DEFAULTS, settings
 from ..errors import PermanentError
 from ..filters.base import Filter, Makes, Option, Takes
 from ..sandbox.isolation import Limits
@@ -76,6 +76,19 @@ def survey(paths: Iterable[str] | None = None) -> Survey:
         except PermanentError as error:
             entry_point_problems.append(str(error))
     return Survey(filters, tuple(setting_problems), tuple(entry_point_problems))
+
+
+def kinds() -> dict[str, Makes]:
+    """Kinds of files by name, in the order in which filters list them: this site's, then the package's own.
+
+    A file stays what it is when the site no longer runs the filter that made it.
+    """
+    found: dict[str, Makes] = {}
+    for filters in (survey().filters, survey(DEFAULTS["FILTERS"]).filters):
+        for conversion in filters.values():
+            for makes in conversion.makes:
+                found.setdefault(makes.kind, makes)
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -37,8 +37,9 @@ from ..mytardis.base import Sums, file_chunks
 from ..mytardis.parameters import set_parameters
 from ..parameters import Level, Parameters
 from ..reasons import Reason
-from ..sandbox.isolation import Report, isolated
+from ..sandbox.isolation import Report
 from ..sandbox.scratch import scratch_folder
+from .execution import execute
 from .registry import load, options_of, survey
 
 log = logging.getLogger(__name__)
@@ -237,14 +238,10 @@ def _convert(
             )
         run.input_sha512 = supply.sha512
         out = Path(folder)
-
-        def work() -> FilterResult:
-            result = conversion.run(given, out)
-            conversion.check(result, out)
-            return result
-
         # Between two threads' lives: the child is forked from a process that has one.
-        report = isolated(work, limits, begin=leave_connections, waiting=lambda: _beating(run, beat_seconds))
+        report = execute(
+            conversion, given, limits, out, leave_connections, lambda: _beating(run, beat_seconds)
+        )
         _note(run, report)
         if report.error is not None:
             raise report.error

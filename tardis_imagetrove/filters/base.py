@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
@@ -124,12 +125,31 @@ def _is_without_pixels(sop_class: str) -> bool:
     return any(sop_class.startswith(uid) if uid.endswith(".") else sop_class == uid for uid in WITHOUT_PIXELS)
 
 
+class Shown(Enum):
+    """How a dataset's page shows a file, besides offering it for download."""
+
+    VOLUME = "volume"
+    PICTURE = "picture"
+
+
 @dataclass(frozen=True)
 class Makes:
-    """Files that a filter makes: their kind and mimetype, as in :class:`Output`."""
+    """A kind of file that a filter makes, declared once for the filter, the page and the self-test.
+
+    Attributes:
+        kind, mimetype: as in :class:`Output`.
+        shown_as: None for a file that is only downloaded.
+        expected: the self-test fails without one of its phantom series.
+    """
 
     kind: str
     mimetype: str
+    shown_as: Shown | None = None
+    expected: bool = False
+
+    def output(self, path: Path) -> Output:
+        """A file of this kind."""
+        return Output(path, self.mimetype, self.kind)
 
 
 @dataclass(frozen=True)
@@ -213,11 +233,12 @@ class Filter(ABC):
             PermanentError: a file that is not there, not in ``out``, or of a kind that is not listed.
         """
         names = set()
+        listed = {(makes.kind, makes.mimetype) for makes in self.makes}
         for output in result.outputs:
             name = output.path.name
             if not output.path.is_file() or out.resolve() not in output.path.resolve().parents:
                 raise PermanentError(f"{name}: the filter made no such file in its folder")
-            if self.makes and Makes(output.kind, output.mimetype) not in self.makes:
+            if self.makes and (output.kind, output.mimetype) not in listed:
                 raise PermanentError(f"{name}: the filter does not list {output.kind} as {output.mimetype}")
             if name in names:
                 raise PermanentError(f"{name}: the filter made two files of this name")

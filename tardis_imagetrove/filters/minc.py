@@ -13,8 +13,10 @@ from ..imaging.gradients import read_table, world_directions
 from ..imaging.image import Image
 from ..imaging.minc2 import Attributes, Minc2Header, write_minc2
 from ..imaging.sidecar import load_sidecar
-from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
+from .base import DicomSeries, Filter, FilterResult, Makes, Takes
 from .shared import conversion_of
+
+IMAGE = Makes("MINC", "application/x-hdf5", expected=True)
 
 
 class MincFilter(Filter):
@@ -24,7 +26,7 @@ class MincFilter(Filter):
     title = "MINC"
     version = "2"
     takes = Takes(pixels=True)
-    makes = (Makes("MINC", "application/x-hdf5"),)
+    makes = (IMAGE,)
 
     def problems(self) -> list[str]:
         return dcm2niix.problems()
@@ -60,7 +62,7 @@ class MincFilter(Filter):
                     target.unlink(missing_ok=True)
                     warnings.append(f"Image {image.label or stem} has no MINC: {error}")
                     continue
-                outputs.append(Output(target, "application/x-hdf5", "MINC"))
+                outputs.append(IMAGE.output(target))
         return FilterResult(
             outputs=tuple(outputs),
             warnings=tuple(warnings),

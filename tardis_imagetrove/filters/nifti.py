@@ -9,7 +9,7 @@ from pathlib import Path
 from ..imaging import dcm2niix
 from ..imaging.gz import gzip_file
 from ..imaging.sidecar import load_sidecar, save_sidecar
-from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
+from .base import DicomSeries, Filter, FilterResult, Makes, Shown, Takes
 from .shared import conversion_of
 
 IDENTIFYING_FIELDS = frozenset(
@@ -39,6 +39,10 @@ IDENTIFYING_FIELDS = frozenset(
 )
 """What dcm2niix may write about a person; with ``-ba y`` it leaves most out, we all of it."""
 
+IMAGE = Makes("NIfTI", "application/gzip", shown_as=Shown.VOLUME, expected=True)
+SIDECAR = Makes("Sidecar", "application/json", expected=True)
+GRADIENTS = Makes("Gradients", "text/plain")
+
 
 class NiftiFilter(Filter):
     """NIfTI by dcm2niix: one file an image, gzipped, with its sidecar and gradients."""
@@ -47,11 +51,7 @@ class NiftiFilter(Filter):
     title = "NIfTI"
     version = "2"
     takes = Takes(pixels=True)
-    makes = (
-        Makes("NIfTI", "application/gzip"),
-        Makes("Sidecar", "application/json"),
-        Makes("Gradients", "text/plain"),
-    )
+    makes = (IMAGE, SIDECAR, GRADIENTS)
 
     def problems(self) -> list[str]:
         return dcm2niix.problems()
@@ -64,16 +64,16 @@ class NiftiFilter(Filter):
                 stem = "_".join(part for part in (series.name, image.label) if part)
                 target = out / f"{stem}.nii.gz"
                 gzip_file(image.path, target)
-                outputs.append(Output(target, "application/gzip", "NIfTI"))
+                outputs.append(IMAGE.output(target))
                 if image.sidecar:
                     sidecar = out / f"{stem}.json"
                     write_sidecar(image.sidecar, sidecar)
-                    outputs.append(Output(sidecar, "application/json", "Sidecar"))
+                    outputs.append(SIDECAR.output(sidecar))
                 for gradient in (image.bval, image.bvec):
                     if gradient:
                         target = out / f"{stem}{gradient.suffix}"
                         shutil.copyfile(gradient, target)
-                        outputs.append(Output(target, "text/plain", "Gradients"))
+                        outputs.append(GRADIENTS.output(target))
         return FilterResult(
             outputs=tuple(outputs),
             warnings=conversion.warnings,

@@ -20,7 +20,7 @@ from ..imaging.headers import Header
 from ..imaging.image import Image
 from ..imaging.source import in_one_line
 from ..imaging.stack import frame_pixels, in_colour
-from .base import DicomSeries, Filter, FilterResult, Makes, Output, Takes
+from .base import DicomSeries, Filter, FilterResult, Makes, Shown, Takes
 from .shared import conversion_of, survey_of
 
 WIDTH = 1200
@@ -64,6 +64,9 @@ class View:
         return self.values.shape[0] * self.size[0], self.values.shape[1] * self.size[1]
 
 
+PICTURE = Makes("Picture", "image/png", shown_as=Shown.PICTURE, expected=True)
+
+
 class PictureFilter(Filter):
     """A PNG for the dataset page: three planes by the radiological convention, or a contact sheet."""
 
@@ -71,7 +74,7 @@ class PictureFilter(Filter):
     title = "Picture"
     version = "1"
     takes = Takes(pixels=True)
-    makes = (Makes("Picture", "image/png"),)
+    makes = (PICTURE,)
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         found = survey_of(series)
@@ -100,9 +103,7 @@ class PictureFilter(Filter):
             picture, unreadable = draw_sheet(headers)
             troubles += unreadable
         picture.save(target)
-        return FilterResult(
-            outputs=(Output(target, "image/png", "Picture"),), warnings=tuple(troubles), converter=drawn_by
-        )
+        return FilterResult(outputs=(PICTURE.output(target),), warnings=tuple(troubles), converter=drawn_by)
 
 
 def is_stack(headers: Sequence[Header]) -> bool:

@@ -33,6 +33,7 @@ from ..checks import check_broker
 from ..conf import settings
 from ..conversion import registry
 from ..errors import ImageTroveError
+from ..filters import minc, nifti, picture
 from ..ingest import states
 from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Sender, Series
 from ..mytardis import mytardis, trial
@@ -333,7 +334,9 @@ class SelfTest:
             if output.kind in _LOOK_INTO:
                 _LOOK_INTO[output.kind](path)
             said.append(f"{output.kind} ({output.datafile.size} bytes)")
-        missing = _KINDS.get(name, set()) - {output.kind for output in outputs}
+        conversion = registry.load().get(name)
+        wanted = {makes.kind for makes in conversion.makes if makes.expected} if conversion else set()
+        missing = wanted - {output.kind for output in outputs}
         if missing:
             raise StepFailed(f"made no {' and no '.join(sorted(missing))}", "the worker's log")
         if name == "metadata":
@@ -484,8 +487,6 @@ class SelfTest:
 
 # Looking into outputs
 
-_KINDS = {"nifti": {"NIfTI", "Sidecar"}, "minc": {"MINC"}, "picture": {"Picture"}}
-
 
 def _look_into_volume(path: Path) -> None:
     image = nibabel.load(path)
@@ -499,7 +500,11 @@ def _look_into_picture(path: Path) -> None:
         picture.verify()
 
 
-_LOOK_INTO = {"NIfTI": _look_into_volume, "MINC": _look_into_volume, "Picture": _look_into_picture}
+_LOOK_INTO = {
+    nifti.IMAGE.kind: _look_into_volume,
+    minc.IMAGE.kind: _look_into_volume,
+    picture.PICTURE.kind: _look_into_picture,
+}
 
 
 def _data_set(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.core import checks
 
-from tardis_imagetrove.conversion.registry import load, survey
+from tardis_imagetrove.conversion.registry import kinds, load, survey
 from tardis_imagetrove.errors import PermanentError
 from tardis_imagetrove.filters.nifti import NiftiFilter
 
@@ -118,3 +118,13 @@ def test_a_mistake_in_the_setting_is_raised_and_each_is_checked(settings):
     with pytest.raises(PermanentError, match=r"IMAGETROVE\['FILTERS'\]: no\.such\.Filter cannot be imported"):
         load()
     assert len(told()) == 2
+
+
+def test_kinds_are_listed_once_in_the_order_of_the_filters():
+    assert list(kinds()) == ["NIfTI", "Sidecar", "Gradients", "MINC", "Picture"]
+
+
+def test_a_kind_outlives_the_use_of_its_filter(settings):
+    path = "tardis_imagetrove.filters.minc.MincFilter"
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTERS": [path]}
+    assert list(kinds()) == ["MINC", "NIfTI", "Sidecar", "Gradients", "Picture"]
