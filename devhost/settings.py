@@ -1,6 +1,7 @@
 """Settings of the embedded host: SQLite, a broker without a server, and all its state under one folder.
 
-Environment: DEVHOST_STATE (folder of everything that is written; default `.demo/` in the repository),
+Environment: DEVHOST_FLAVOUR (4.7, or 5.0: typed access rights and projects, as in the MyTARDIS of UoA-eResearch),
+DEVHOST_STATE (folder of everything that is written; default `.demo/` in the repository),
 DEVHOST_DB=postgresql with the usual PG* variables, DEVHOST_BROKER (URL of another Celery broker).
 """
 
@@ -12,6 +13,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
 DEVHOST_DIR = Path(__file__).resolve().parent
@@ -62,6 +64,10 @@ SITE_TITLE = "MyTardis (embedded host)"
 DEFAULT_INSTITUTION = "Monash University"
 SUPPORT_EMAIL = "support@example.com"
 
+DEVHOST_FLAVOUR = os.environ.get("DEVHOST_FLAVOUR", "4.7")
+if DEVHOST_FLAVOUR not in ("4.7", "5.0"):
+    raise ImproperlyConfigured(f"DEVHOST_FLAVOUR is {DEVHOST_FLAVOUR!r}: it must be 4.7 or 5.0")
+
 TARDIS_APP_ROOT = "tardis.apps"
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -76,6 +82,12 @@ INSTALLED_APPS = [
     "tardis.tardis_portal",
     "tardis_imagetrove",
 ]
+if DEVHOST_FLAVOUR == "5.0":
+    INSTALLED_APPS.insert(-1, "tardis.apps.projects")
+    # Access by the rights of experiments alone, as 5.0 ships; False: each dataset and file has its own.
+    ONLY_EXPERIMENT_ACLS = True
+    PUBLIC_USER_ID = 1
+    DEFAULT_PERMISSIONS = []
 
 MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",

@@ -10,6 +10,7 @@ from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import include, path, re_path
 from tardis.app_config import format_app_name_for_url, get_tardis_apps
 from tardis.tardis_portal import api, download, iiif, views
+from tardis.tardis_portal.flavour import TYPED
 from tastypie.api import Api
 from tastypie.resources import Resource
 
@@ -43,11 +44,24 @@ def _app_resources():
             yield resource
 
 
+def _links_of_the_flavour():
+    """5.0's own pages link to its SFTP app."""
+    if TYPED:
+        page = path("", views.IndexView.as_view(), name="index")
+        yield path("apps/sftp/", include(([page], "sftp"), namespace="tardis.apps.sftp"))
+
+
 v1_api = Api(api_name="v1")
 for _resource in (api.ExperimentResource, api.DatasetResource, api.DataFileResource, *_app_resources()):
     v1_api.register(_resource())
 
 _IMAGE = r"^datafile/iiif/(?P<datafile_id>\d+)/(?P<region>[^/]+)/(?P<size>[^/]+)/(?P<rotation>[\d.]+)/"
+
+_DATASET, _THUMBNAIL = (
+    (r"^dataset/view/(?P<dataset_id>\d+)/$", r"^dataset/thumbnail/(?P<dataset_id>\d+)/$")
+    if TYPED
+    else (r"^dataset/(?P<dataset_id>\d+)$", r"^dataset/(?P<dataset_id>\d+)/thumbnail$")
+)
 
 urlpatterns = [
     path("api/", include(v1_api.urls)),
@@ -56,9 +70,9 @@ urlpatterns = [
         views.ExperimentView.as_view(),
         name="tardis_portal.view_experiment",
     ),
-    re_path(r"^dataset/(?P<dataset_id>\d+)$", views.DatasetView.as_view(), name="tardis_portal.view_dataset"),
+    re_path(_DATASET, views.DatasetView.as_view(), name="tardis_portal.view_dataset"),
     re_path(
-        r"^dataset/(?P<dataset_id>\d+)/thumbnail$",
+        _THUMBNAIL,
         views.dataset_thumbnail,
         name="tardis.tardis_portal.views.dataset_thumbnail",
     ),
@@ -105,6 +119,7 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("apps/", include(list(_app_pages()))),
+    *_links_of_the_flavour(),
     path(
         "",
         views.site_routed_view,

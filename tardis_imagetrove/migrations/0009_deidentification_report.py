@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tardis_portal", "0001_initial"),
+        ("tardis_portal", "__first__"),
         ("tardis_imagetrove", "0008_states"),
     ]
 

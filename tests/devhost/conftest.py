@@ -9,6 +9,8 @@ from django.core.files.base import ContentFile
 from PIL import Image
 from tardis.tardis_portal import models
 
+from tardis_imagetrove.mytardis import mytardis
+
 
 @pytest.fixture(autouse=True)
 def store(settings, tmp_path):
@@ -44,22 +46,7 @@ def people(db, settings):
 def dataset(people):
     """A dataset of the owner's experiment, which the group may read."""
     experiment = models.Experiment.objects.create(title="Phantoms", created_by=people["owner"])
-    models.ObjectACL.objects.create(
-        content_object=experiment,
-        pluginId="django_user",
-        entityId=str(people["owner"].id),
-        isOwner=True,
-        canRead=True,
-        canWrite=True,
-        canDelete=True,
-    )
-    models.ObjectACL.objects.create(
-        content_object=experiment,
-        pluginId="django_group",
-        entityId=str(Group.objects.get(name="Project 12345").id),
-        canRead=True,
-        aclOwnershipType=models.ObjectACL.SYSTEM_OWNED,
-    )
+    mytardis().grant_experiment(experiment.id, people["owner"].id, Group.objects.get(name="Project 12345").id)
     facility = models.Facility.objects.create(
         name="Centre for Imaging", manager_group=Group.objects.get(name="Project 12345")
     )

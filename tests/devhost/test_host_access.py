@@ -1,11 +1,15 @@
 """Who sees and gets what: everybody on every page and download of the host."""
 
+from datetime import date
+
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.test import RequestFactory
+from django.urls import reverse
 from django.utils import timezone
 from tardis.tardis_portal import models
 from tardis.tardis_portal.auth import decorators as authz
+from tardis.tardis_portal.flavour import TYPED
 
 EVERYBODY = ["owner", "member", "stranger", "anonymous", "root"]
 
@@ -37,13 +41,28 @@ def asked_by(user):
 
 
 READERS = {"owner": 200, "member": 200, "root": 200, "stranger": 403, "anonymous": 403}
-# An administrator sees everything, but as on the real host downloads only what a rule gives.
-DOWNLOADERS = {**READERS, "root": 403}
+# An administrator sees everything, but as on the real host 4.7 downloads only what a rule gives.
+DOWNLOADERS = READERS if TYPED else {**READERS, "root": 403}
+
+
+def of_the_group(**changes):
+    """Change the rule that names the project's group."""
+    if TYPED:
+        models.ExperimentACL.objects.filter(group__isnull=False).update(**changes)
+    else:
+        models.ObjectACL.objects.filter(pluginId="django_group").update(**changes)
+
+
+def publish(dataset, level):
+    """Make the dataset's experiment public, as a form of the host does."""
+    experiment = dataset.get_first_experiment()
+    experiment.public_access = level
+    experiment.save()
 
 
 def test_pages_are_for_those_a_rule_names(browse, dataset):
     assert statuses(browse, f"/experiment/view/{dataset.get_first_experiment().id}/") == READERS
-    assert statuses(browse, f"/dataset/{dataset.id}") == READERS
+    assert statuses(browse, dataset.get_absolute_url()) == READERS
 
 
 def test_downloads_are_for_those_a_rule_names(browse, dataset, add_file):
@@ -61,13 +80,17 @@ def test_a_picture_is_empty_for_those_who_may_not_download_it(browse, dataset, a
     datafile = add_file("head.png", png)
     path = f"/datafile/iiif/{datafile.id}/full/100,/0/native.jpg"
     seen = {person: len(browse(person, path).content) for person in EVERYBODY}
-    assert {person for person, size in seen.items() if size} == {"owner", "member"}
+    assert {person for person, size in seen.items() if size} == {
+        person for person, status in DOWNLOADERS.items() if status == 200
+    }
 
 
 def test_what_does_not_exist_is_404_for_a_user_and_says_nothing_to_a_visitor(browse, people):
     assert browse("stranger", "/experiment/view/999/").status_code == 404
     assert browse("anonymous", "/experiment/view/999/").status_code == 403
-    assert browse("stranger", "/dataset/999").status_code == 404
+    assert browse("stranger", reverse("tardis_portal.view_dataset", args=[999])).status_code == (
+        403 if TYPED else 404
+    )
     assert browse("stranger", "/download/datafile/999/").status_code == 404
     assert browse("stranger", "/api/v1/dataset_file/999/download/").status_code == 404
 
@@ -82,19 +105,19 @@ def test_an_experiment_without_a_rule_is_seen_by_nobody_not_even_its_creator(bro
 
 def test_public_metadata_is_seen_by_all_and_its_files_are_not(browse, dataset, add_file):
     datafile = add_file()
-    models.Experiment.objects.update(public_access=models.Experiment.PUBLIC_ACCESS_METADATA)
-    assert set(statuses(browse, f"/dataset/{dataset.id}").values()) == {200}
+    publish(dataset, models.Experiment.PUBLIC_ACCESS_METADATA)
+    assert set(statuses(browse, dataset.get_absolute_url()).values()) == {200}
     assert statuses(browse, f"/download/datafile/{datafile.id}/") == DOWNLOADERS
-    models.Experiment.objects.update(public_access=models.Experiment.PUBLIC_ACCESS_FULL)
+    publish(dataset, models.Experiment.PUBLIC_ACCESS_FULL)
     assert set(statuses(browse, f"/download/datafile/{datafile.id}/").values()) == {200}
 
 
 def test_a_rule_that_has_expired_gives_nothing(browse, dataset):
-    models.ObjectACL.objects.filter(pluginId="django_group").update(
-        expiryDate=timezone.now().date() - timezone.timedelta(days=2)
-    )
-    assert browse("member", f"/dataset/{dataset.id}").status_code == 403
-    assert browse("owner", f"/dataset/{dataset.id}").status_code == 200
+    ended = date.today() - timezone.timedelta(days=2)
+    # On the real host 5.0 a row counts unless it has not begun as well.
+    of_the_group(expiryDate=ended, **({"effectiveDate": date.today()} if TYPED else {}))
+    assert browse("member", dataset.get_absolute_url()).status_code == 403
+    assert browse("owner", dataset.get_absolute_url()).status_code == 200
 
 
 def test_the_index_lists_only_what_one_may_see(browse, dataset):
@@ -150,52 +173,52 @@ def test_a_password_signs_in_to_the_api_and_a_wrong_one_does_not(client, people,
 
 def test_a_group_member_has_access_although_has_perm_on_the_dataset_says_no(people, dataset):
     member = User.objects.get(pk=people["member"].pk)
-    assert authz.has_dataset_access(asked_by(member), dataset.id)
-    assert authz.has_dataset_download_access(asked_by(member), dataset.id)
+    assert authz.may_view(asked_by(member), dataset.id, "dataset")
+    assert authz.may_download(asked_by(member), dataset.id, "dataset")
     assert not member.has_perm("tardis_acls.view_dataset", dataset)
 
 
 def test_writing_needs_a_rule_and_the_right_to_change_experiments(people, dataset):
     experiment_id = dataset.get_first_experiment().id
-    assert not authz.has_experiment_write(asked_by(people["owner"]), experiment_id)
+    assert not authz.may_change(asked_by(people["owner"]), experiment_id, "experiment")
     people["owner"].user_permissions.add(Permission.objects.get(codename="change_experiment"))
     people["member"].user_permissions.add(Permission.objects.get(codename="change_experiment"))
     owner, member = (User.objects.get(username=name) for name in ("owner", "member"))
-    assert authz.has_experiment_write(asked_by(owner), experiment_id)
-    assert authz.has_dataset_write(asked_by(owner), dataset.id)
-    assert not authz.has_experiment_write(asked_by(member), experiment_id)
+    assert authz.may_change(asked_by(owner), experiment_id, "experiment")
+    assert authz.may_change(asked_by(owner), dataset.id, "dataset")
+    assert not authz.may_change(asked_by(member), experiment_id, "experiment")
     models.Dataset.objects.update(immutable=True)
-    assert not authz.has_dataset_write(asked_by(owner), dataset.id)
+    assert not authz.may_change(asked_by(owner), dataset.id, "dataset")
     models.Experiment.objects.update(locked=True)
-    assert not authz.has_experiment_write(asked_by(owner), experiment_id)
+    assert not authz.may_change(asked_by(owner), experiment_id, "experiment")
 
 
 def test_ownership_may_come_through_a_group(people, dataset):
     experiment = dataset.get_first_experiment()
-    assert not authz.has_experiment_ownership(asked_by(people["member"]), experiment.id)
-    models.ObjectACL.objects.filter(pluginId="django_group").update(isOwner=True)
-    assert authz.has_experiment_ownership(asked_by(people["member"]), experiment.id)
+    assert not authz.owns(asked_by(people["member"]), experiment.id, "experiment")
+    of_the_group(isOwner=True)
+    assert authz.owns(asked_by(people["member"]), experiment.id, "experiment")
     assert experiment.get_owners() == [people["owner"]]
     assert experiment.get_groups() == [Group.objects.get(name="Project 12345")]
 
 
 def test_a_visitor_owns_nothing(dataset):
     visitor = asked_by(AnonymousUser())
-    assert not authz.has_dataset_ownership(visitor, dataset.id)
-    assert not authz.has_dataset_write(visitor, dataset.id)
+    assert not authz.owns(visitor, dataset.id, "dataset")
+    assert not authz.may_change(visitor, dataset.id, "dataset")
     assert not authz.get_accessible_experiments(visitor).exists()
 
 
 def test_a_file_that_does_not_exist_is_accessible_to_nobody(people):
-    assert not authz.has_datafile_access(asked_by(people["owner"]), 999)
-    assert not authz.has_experiment_access(asked_by(people["owner"]), 999)
+    assert not authz.may_view(asked_by(people["owner"]), 999, "datafile")
+    assert not authz.may_view(asked_by(people["owner"]), 999, "experiment")
 
 
 @pytest.mark.parametrize(
     ("decorator", "allowed"),
     [
         (authz.dataset_access_required, {"owner", "member", "root"}),
-        (authz.dataset_download_required, {"owner", "member"}),
+        (authz.dataset_download_required, {name for name, status in DOWNLOADERS.items() if status == 200}),
     ],
 )
 def test_decorators_let_through_whom_they_should(people, dataset, decorator, allowed):

@@ -23,7 +23,7 @@ def test_an_app_listed_by_its_configuration_is_not_mounted(settings):
         for name in settings.INSTALLED_APPS
     ]
     assert apps.is_installed("tardis_imagetrove")
-    assert app_config.get_tardis_apps() == []
+    assert "tardis_imagetrove" not in dict(app_config.get_tardis_apps())
 
 
 @pytest.fixture

@@ -1,14 +1,19 @@
-"""The embedded host's models and addresses are those of MyTARDIS 4.7, as far as it has them."""
+"""The embedded host's models and addresses are those of the MyTARDIS that it stands for, as far as it has them."""
 
 import json
 from pathlib import Path
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.db.models import NOT_PROVIDED
 from django.urls import get_resolver, reverse
 
-CONTRACT = json.loads((Path(__file__).parent / "mytardis-contract" / "mytardis-4.7.json").read_text())
+TYPED = settings.DEVHOST_FLAVOUR == "5.0"
+CONTRACTS = {"4.7": "mytardis-4.7.json", "5.0": "uoa-5.0.json"}
+CONTRACT = json.loads(
+    (Path(__file__).parent / "mytardis-contract" / CONTRACTS[settings.DEVHOST_FLAVOUR]).read_text()
+)
 MODELS = {model.__name__: model for model in apps.get_app_config("tardis_portal").get_models()}
 
 USED_ADDRESSES = [
@@ -16,8 +21,12 @@ USED_ADDRESSES = [
     ("tardis.tardis_portal.views.login", {}, "/login/"),
     ("logout", {}, "/logout/"),
     ("tardis_portal.view_experiment", {"experiment_id": 7}, "/experiment/view/7/"),
-    ("tardis_portal.view_dataset", {"dataset_id": 7}, "/dataset/7"),
-    ("tardis.tardis_portal.views.dataset_thumbnail", {"dataset_id": 7}, "/dataset/7/thumbnail"),
+    ("tardis_portal.view_dataset", {"dataset_id": 7}, "/dataset/view/7/" if TYPED else "/dataset/7"),
+    (
+        "tardis.tardis_portal.views.dataset_thumbnail",
+        {"dataset_id": 7},
+        "/dataset/thumbnail/7/" if TYPED else "/dataset/7/thumbnail",
+    ),
     ("tardis.tardis_portal.download.view_datafile", {"datafile_id": 7}, "/datafile/view/7/"),
     ("tardis.tardis_portal.download.download_datafile", {"datafile_id": 7}, "/download/datafile/7/"),
     (

@@ -9,6 +9,7 @@ import pytest
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.base import ContentFile, File
 from django.db import IntegrityError, transaction
+from django.urls import reverse
 from PIL import Image
 from tardis.tardis_portal import models
 from tardis.tardis_portal.tasks import dfo_verify, verify_dfos
@@ -59,7 +60,7 @@ def test_an_unverified_file_cannot_be_downloaded(as_owner, add_file, dataset):
     archive = BytesIO(body(as_owner.get(f"/download/dataset/{dataset.id}/tar/")))
     with tarfile.open(fileobj=archive) as opened:
         assert opened.getnames() == []
-    page = as_owner.get(f"/dataset/{dataset.id}").content.decode()
+    page = as_owner.get(dataset.get_absolute_url()).content.decode()
     assert "unverified" in page
     assert datafile.download_url not in page
 
@@ -331,7 +332,7 @@ def test_a_picture_is_shown_in_the_browser_and_other_files_are_saved(as_owner, a
 
 
 def test_a_verified_picture_is_the_thumbnail_of_its_dataset(as_owner, add_file, dataset, png):
-    thumbnail = f"/dataset/{dataset.id}/thumbnail"
+    thumbnail = reverse("tardis.tardis_portal.views.dataset_thumbnail", args=[dataset.id])
     datafile = add_file("a.png", png, verified=False)
     assert dataset.get_thumbnail_url() is None
     assert as_owner.get(thumbnail).status_code == 404

@@ -13,6 +13,8 @@ from django.utils import timezone
 from tardis.tardis_portal import models
 from tardis.tardis_portal.views.pages import DatasetView, ExperimentView, site_routed_view
 
+from tardis_imagetrove.mytardis import mytardis
+
 NAMESPACE = "http://example.edu/schema/2"
 
 
@@ -69,7 +71,7 @@ def test_the_dataset_page_shows_title_instrument_files_and_metadata(
     add_file("0003_t1.zip", b"x" * 2048)
     add_file("head.png", png, directory="0003_t1/preview")
     parameters("Repetition Time", 2300, "ms", data_type=models.ParameterName.NUMERIC)
-    page = client.get(f"/dataset/{dataset.id}").content.decode()
+    page = client.get(dataset.get_absolute_url()).content.decode()
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page))
     for shown in (
         "Head / T1",
@@ -94,7 +96,7 @@ def test_the_dataset_page_shows_title_instrument_files_and_metadata(
 def test_a_reader_of_public_metadata_is_offered_no_download(client, dataset, add_file, png):
     datafile = add_file("head.png", png)
     models.Experiment.objects.update(public_access=models.Experiment.PUBLIC_ACCESS_METADATA)
-    page = client.get(f"/dataset/{dataset.id}").content.decode()
+    page = client.get(dataset.get_absolute_url()).content.decode()
     assert "head.png" in page
     assert "/download/" not in page
     assert f"/iiif/{datafile.id}/" not in page
@@ -104,7 +106,7 @@ def test_the_experiment_page_lists_datasets_with_thumbnails(client, people, data
     client.force_login(people["member"])
     add_file("head.png", png)
     page = client.get(f"/experiment/view/{dataset.get_first_experiment().id}/").content.decode()
-    assert f'href="/dataset/{dataset.id}"' in page
+    assert f'href="{dataset.get_absolute_url()}"' in page
     assert dataset.get_thumbnail_url() in page
     assert "1 file," in page
 
@@ -113,15 +115,13 @@ def test_the_dataset_page_says_from_which_experiment_one_came(client, people, da
     client.force_login(people["owner"])
     first = dataset.get_first_experiment()
     second = models.Experiment.objects.create(title="Second", created_by=people["owner"])
-    models.ObjectACL.objects.create(
-        content_object=second, pluginId="django_user", entityId=str(people["owner"].id), canRead=True
-    )
+    mytardis().grant_experiment(second.id, people["owner"].id, None)
     dataset.experiments.add(second)
     referer = f"http://testserver/experiment/view/{second.id}/"
-    response = client.get(f"/dataset/{dataset.id}", HTTP_REFERER=referer)
+    response = client.get(dataset.get_absolute_url(), HTTP_REFERER=referer)
     assert response.context["from_experiment"] == second
     assert set(response.context["other_experiments"]) == {first, second}
-    foreign = client.get(f"/dataset/{dataset.id}", HTTP_REFERER=referer.replace("testserver", "elsewhere"))
+    foreign = client.get(dataset.get_absolute_url(), HTTP_REFERER=referer.replace("testserver", "elsewhere"))
     assert foreign.context["from_experiment"] is None
 
 
@@ -130,15 +130,15 @@ def test_more_files_than_a_page_holds_are_on_the_next(client, people, dataset):
     models.DataFile.objects.bulk_create(
         models.DataFile(dataset=dataset, directory="d", filename=f"{n:03}.dcm", size=1) for n in range(101)
     )
-    assert "100.dcm" not in client.get(f"/dataset/{dataset.id}").content.decode()
-    assert "100.dcm" in client.get(f"/dataset/{dataset.id}?page=2").content.decode()
+    assert "100.dcm" not in client.get(dataset.get_absolute_url()).content.decode()
+    assert "100.dcm" in client.get(f"{dataset.get_absolute_url()}?page=2").content.decode()
 
 
 def test_titles_are_shown_as_text(client, people, dataset):
     client.force_login(people["owner"])
     models.Dataset.objects.update(description="<script>alert(1)</script>")
     models.Experiment.objects.update(title="<b>bold</b>")
-    for path in ("/", f"/dataset/{dataset.id}", f"/experiment/view/{dataset.get_first_experiment().id}/"):
+    for path in ("/", dataset.get_absolute_url(), f"/experiment/view/{dataset.get_first_experiment().id}/"):
         page = client.get(path).content.decode()
         assert "<script>alert" not in page
         assert "<b>bold" not in page
@@ -189,7 +189,7 @@ def test_a_number_that_is_none_is_refused(parameters):
 def test_json_parameters_render_blank(client, people, dataset, parameters):
     client.force_login(people["owner"])
     parameters("Sidecar", json.dumps({"secret": 1}), data_type=models.ParameterName.JSON)
-    page = client.get(f"/dataset/{dataset.id}").content.decode()
+    page = client.get(dataset.get_absolute_url()).content.decode()
     assert "Sidecar" in page
     assert "secret" not in page
 
@@ -223,13 +223,13 @@ def test_a_picture_of_metadata_never_comes_from_outside_its_folder(client, peopl
 def test_a_schema_chooses_the_page_of_a_dataset(client, people, dataset, parameters, settings):
     client.force_login(people["owner"])
     settings.DATASET_VIEWS = [("http://elsewhere/", f"{__name__}.OurDatasetView")]
-    assert b"app&#x27;s own" not in client.get(f"/dataset/{dataset.id}").content
+    assert b"app&#x27;s own" not in client.get(dataset.get_absolute_url()).content
     settings.DATASET_VIEWS = [(r"http://example\.edu/schema/", f"{__name__}.OurDatasetView")]
-    page = client.get(f"/dataset/{dataset.id}").content
+    page = client.get(dataset.get_absolute_url()).content
     assert b"app&#x27;s own" in page
     assert b"Phantom MR" in page
     client.force_login(people["stranger"])
-    assert client.get(f"/dataset/{dataset.id}").status_code == 403
+    assert client.get(dataset.get_absolute_url()).status_code == 403
 
 
 def test_a_schema_chooses_the_page_of_an_experiment(client, people, dataset, settings):
@@ -247,17 +247,17 @@ def test_a_page_that_cannot_be_imported_falls_back_unless_debugging(
     client.force_login(people["owner"])
     parameters("a", "b")
     settings.DATASET_VIEWS = [(NAMESPACE, "no.such.View")]
-    assert client.get(f"/dataset/{dataset.id}").status_code == 200
+    assert client.get(dataset.get_absolute_url()).status_code == 200
     settings.DEBUG = True
     with pytest.raises(ImportError):
-        client.get(f"/dataset/{dataset.id}")
+        client.get(dataset.get_absolute_url())
 
 
 def test_hidden_schemas_are_not_shown(client, people, dataset, parameters):
     client.force_login(people["owner"])
     parameters("a", "hidden value")
     models.Schema.objects.update(hidden=True)
-    assert b"hidden value" not in client.get(f"/dataset/{dataset.id}").content
+    assert b"hidden value" not in client.get(dataset.get_absolute_url()).content
 
 
 @pytest.mark.django_db
@@ -277,7 +277,7 @@ own_login = pytest.mark.urls("tests.devhost.own_login_urls")
 @own_login
 def test_signing_in_leads_to_the_page_one_wanted_but_never_away(client, people, dataset):
     form = {"username": "owner", "password": "owner"}
-    wanted = f"/dataset/{dataset.id}"
+    wanted = dataset.get_absolute_url()
     assert client.post("/login/", {**form, "next": wanted})["Location"] == wanted
     client.logout()
     assert client.post("/login/", {**form, "next": "https://elsewhere.example/"})["Location"] == "/"
@@ -376,7 +376,7 @@ def test_pages_are_accessible_and_bring_nothing_from_elsewhere(
         client.logout()
         if person:
             client.force_login(people[person])
-        for path in ("/", "/login/", experiment, f"/dataset/{dataset.id}", "/dataset/999"):
+        for path in ("/", "/login/", experiment, dataset.get_absolute_url(), "/dataset/999"):
             if person and path == "/login/":
                 continue
             page = _Checker()

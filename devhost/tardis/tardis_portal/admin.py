@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from . import models
+from .flavour import TYPED
 
 
 class ParametersInline(admin.TabularInline):
@@ -41,9 +42,20 @@ class DataFileAdmin(admin.ModelAdmin):
     inlines = [DataFileObjectInline]
 
 
-@admin.register(models.ObjectACL)
-class ObjectACLAdmin(admin.ModelAdmin):
-    list_display = ["content_object", "pluginId", "entityId", "canRead", "canWrite", "canDelete", "isOwner"]
+_FLAGS = ["canRead", "canWrite", "canDelete", "isOwner"]
+if TYPED:
+    for _model, _of in (
+        (models.ExperimentACL, "experiment"),
+        (models.DatasetACL, "dataset"),
+        (models.DatafileACL, "datafile"),
+    ):
+        _columns = {"list_display": [_of, "user", "group", "canDownload", *_FLAGS], "raw_id_fields": [_of]}
+        admin.site.register(_model, type(f"{_model.__name__}Admin", (admin.ModelAdmin,), _columns))
+else:
+
+    @admin.register(models.ObjectACL)
+    class ObjectACLAdmin(admin.ModelAdmin):
+        list_display = ["content_object", "pluginId", "entityId", *_FLAGS]
 
 
 class StorageBoxOptionInline(admin.TabularInline):

@@ -15,10 +15,8 @@ from tastypie.utils import trailing_slash
 from .auth.decorators import (
     get_accessible_datafiles_for_user,
     get_accessible_experiments,
-    has_datafile_access,
-    has_datafile_download_access,
-    has_dataset_access,
-    has_experiment_access,
+    may_download,
+    may_view,
 )
 from .models import DataFile, Dataset, Experiment
 
@@ -67,15 +65,11 @@ class ACLAuthorization(ReadOnlyAuthorization):
         return []
 
     def read_detail(self, object_list, bundle):
-        questions = {
-            Experiment: has_experiment_access,
-            Dataset: has_dataset_access,
-            DataFile: has_datafile_access,
-        }
-        question = questions.get(type(bundle.obj))
-        if question is None:
+        kinds = {Experiment: "experiment", Dataset: "dataset", DataFile: "datafile"}
+        kind = kinds.get(type(bundle.obj))
+        if kind is None:
             raise NotImplementedError(type(bundle.obj))
-        return question(bundle.request, bundle.obj.id)
+        return may_view(bundle.request, bundle.obj.id, kind)
 
 
 class MyTardisModelResource(ModelResource):
@@ -144,7 +138,7 @@ class DataFileResource(MyTardisModelResource):
         datafile = DataFile.objects.filter(pk=kwargs["pk"]).first()
         if datafile is None:
             return HttpResponseNotFound()
-        if not has_datafile_download_access(request, datafile.id):
+        if not may_download(request, datafile.id, "datafile"):
             return HttpResponseForbidden()
         stored = datafile.get_file()
         if stored is None:

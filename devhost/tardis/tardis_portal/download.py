@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from django.http import FileResponse, StreamingHttpResponse
 
-from .auth.decorators import dataset_download_required, has_datafile_download_access
+from .auth.decorators import dataset_download_required, may_download
 from .iiif import download_image
 from .models import DataFile, Dataset
 from .shortcuts import render_error_message, return_response_error, return_response_not_found
@@ -18,7 +18,7 @@ def _one_file(request, datafile_id, as_attachment):
     datafile = DataFile.objects.filter(pk=datafile_id).first()
     if datafile is None:
         return return_response_not_found(request)
-    if not has_datafile_download_access(request, datafile_id):
+    if not may_download(request, datafile_id, "datafile"):
         return return_response_error(request)
     if not as_attachment and datafile.is_image():
         return download_image(request, datafile.id, "full", "full", "0", "native")

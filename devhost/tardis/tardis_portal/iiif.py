@@ -6,7 +6,7 @@ from django.http import HttpResponse, HttpResponseBadRequest
 from django.utils.cache import patch_cache_control
 from PIL import Image, UnidentifiedImageError
 
-from .auth.decorators import has_datafile_download_access
+from .auth.decorators import may_download
 from .models import DataFile
 
 FORMATS = {"jpg": "JPEG", "png": "PNG"}
@@ -26,7 +26,7 @@ def _scale(size, width, height):
 def download_image(request, datafile_id, region, size, rotation, quality, format="png"):
     """The picture; nothing at all (an empty 200, as on the real host) for those who may not have it."""
     datafile = DataFile.objects.filter(pk=datafile_id).first()
-    if datafile is None or not has_datafile_download_access(request, datafile_id):
+    if datafile is None or not may_download(request, datafile_id, "datafile"):
         return HttpResponse("")
     source = datafile.get_image_data()
     if source is None:

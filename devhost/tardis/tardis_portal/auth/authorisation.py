@@ -3,7 +3,7 @@
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 
-from ..models.access_control import ObjectACL
+from ..flavour import TYPED
 from .localdb_auth import django_user
 
 # What a rule must allow for each action; an owner may do all of them.
@@ -35,8 +35,14 @@ class ACLAwareBackend:
         own_answer = getattr(obj, f"_has_{action}_perm", lambda user: None)(user_obj)
         if isinstance(own_answer, bool):
             return own_answer
+        if TYPED:
+            from .typed_rules import has_right
+
+            return has_right(user_obj, action, model, obj)
         if not user_obj.is_authenticated:
             return False
+        from ..models import ObjectACL
+
         allowed = Q(isOwner=True)
         if action in FLAG_OF_ACTION:
             allowed |= Q(**{FLAG_OF_ACTION[action]: True})

@@ -1,6 +1,7 @@
 """All models of the host under one name."""
 
-from .access_control import GroupAdmin, ObjectACL, UserAuthentication, UserProfile
+from ..flavour import TYPED
+from .access_control import UserAuthentication, UserProfile
 from .datafile import DataFile, DataFileObject
 from .dataset import Dataset
 from .experiment import Experiment
@@ -34,13 +35,11 @@ __all__ = [
     "ExperimentParameter",
     "ExperimentParameterSet",
     "Facility",
-    "GroupAdmin",
     "Instrument",
     "InstrumentParameter",
     "InstrumentParameterSet",
     "JTI",
     "License",
-    "ObjectACL",
     "ParameterName",
     "Schema",
     "StorageBox",
@@ -49,3 +48,12 @@ __all__ = [
     "UserAuthentication",
     "UserProfile",
 ]
+
+if TYPED:
+    from .typed_acl import DatafileACL, DatasetACL, ExperimentACL, GroupAdmin, Token
+
+    __all__ += ["DatafileACL", "DatasetACL", "ExperimentACL", "GroupAdmin", "Token"]
+else:
+    from .object_acl import GroupAdmin, ObjectACL
+
+    __all__ += ["GroupAdmin", "ObjectACL"]

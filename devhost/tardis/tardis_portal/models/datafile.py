@@ -19,7 +19,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from .. import tasks
+from ..flavour import TYPED
 from .dataset import Dataset
+from .experiment import PublicAccess
 from .storage import StorageBox
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ VIEWABLE_MIMETYPES = re.compile("image/|text/|application/pdf")
 SECONDS_BEFORE_VERIFYING = 5
 
 
-class DataFile(models.Model):
+class DataFile(PublicAccess, models.Model):
     """The record of a file; where its bytes are is said by its `file_objects`."""
 
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE)
@@ -43,6 +45,10 @@ class DataFile(models.Model):
     mimetype = models.CharField(db_index=True, blank=True, max_length=80)
     md5sum = models.CharField(blank=True, max_length=32)
     sha512sum = models.CharField(blank=True, max_length=128)
+    if TYPED:
+        public_access = models.PositiveSmallIntegerField(
+            choices=PublicAccess.PUBLIC_ACCESS_CHOICES, default=PublicAccess.PUBLIC_ACCESS_NONE
+        )
     deleted = models.BooleanField(default=False)
     deleted_time = models.DateTimeField(blank=True, null=True)
     version = models.IntegerField(default=1)
@@ -183,6 +189,13 @@ class DataFile(models.Model):
         from .parameters import Schema
 
         return self.datafileparameterset_set.filter(schema__type=Schema.DATAFILE)
+
+    def _has_view_perm(self, user_obj):
+        """Asked by 5.0 where objects have rights of their own."""
+        return True if TYPED and self.public_access >= self.PUBLIC_ACCESS_METADATA else None
+
+    def _has_download_perm(self, user_obj):
+        return True if TYPED and self.public_download_allowed() else None
 
 
 class DataFileObject(models.Model):

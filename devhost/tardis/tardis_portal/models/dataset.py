@@ -5,12 +5,13 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
-from .experiment import Experiment
+from ..flavour import TYPED
+from .experiment import Experiment, PublicAccess
 from .instrument import Instrument
 from .storage import StorageBox
 
 
-class Dataset(models.Model):
+class Dataset(PublicAccess, models.Model):
     """Who may see it is said by the rules of its experiments."""
 
     experiments = models.ManyToManyField(Experiment, related_name="datasets")
@@ -18,6 +19,10 @@ class Dataset(models.Model):
     directory = models.CharField(blank=True, null=True, max_length=255)
     created_time = models.DateTimeField(null=True, blank=True, default=timezone.now)
     modified_time = models.DateTimeField(null=True, blank=True)
+    if TYPED:
+        public_access = models.PositiveSmallIntegerField(
+            choices=PublicAccess.PUBLIC_ACCESS_CHOICES, default=PublicAccess.PUBLIC_ACCESS_NONE
+        )
     immutable = models.BooleanField(default=False)
     instrument = models.ForeignKey(Instrument, null=True, blank=True, on_delete=models.CASCADE)
 
@@ -100,3 +105,10 @@ class Dataset(models.Model):
 
     def _has_delete_perm(self, user_obj):
         return False if self.immutable else None
+
+    def _has_view_perm(self, user_obj):
+        """Asked by 5.0 where objects have rights of their own."""
+        return True if TYPED and self.public_access >= self.PUBLIC_ACCESS_METADATA else None
+
+    def _has_download_perm(self, user_obj):
+        return True if TYPED and self.public_download_allowed() else None

@@ -13,6 +13,7 @@ from django.urls import Resolver404, resolve, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from ..flavour import TYPED
 from .datafile import DataFile
 from .dataset import Dataset
 from .experiment import Experiment
@@ -38,6 +39,7 @@ class Schema(models.Model):
     DATAFILE = 3
     NONE = 4
     INSTRUMENT = 5
+    PROJECT = 6
 
     namespace = models.URLField(unique=True, max_length=255)
     name = models.CharField(blank=True, null=True, max_length=50)
@@ -46,8 +48,9 @@ class Schema(models.Model):
             (EXPERIMENT, "Experiment schema"),
             (DATASET, "Dataset schema"),
             (DATAFILE, "Datafile schema"),
+            *((NONE, "None"),) * TYPED,
             (INSTRUMENT, "Instrument schema"),
-            (NONE, "None"),
+            (PROJECT, "Project schema") if TYPED else (NONE, "None"),
         ),
         default=EXPERIMENT,
     )
@@ -121,6 +124,9 @@ class ParameterName(models.Model):
     is_searchable = models.BooleanField(default=False)
     choices = models.CharField(max_length=500, blank=True)
     order = models.PositiveIntegerField(default=9999, null=True, blank=True)
+
+    if TYPED:
+        sensitive = models.BooleanField(default=False)
 
     objects = ParameterNameManager()
 

@@ -23,7 +23,7 @@ def _load_image(parameter):
 @never_cache
 def load_experiment_image(request, parameter_id):
     parameter = get_object_or_404(ExperimentParameter, pk=parameter_id)
-    if not authz.has_experiment_access(request, parameter.parameterset.experiment_id):
+    if not authz.may_view(request, parameter.parameterset.experiment_id, "experiment"):
         return return_response_error(request)
     return _load_image(parameter)
 
@@ -31,7 +31,7 @@ def load_experiment_image(request, parameter_id):
 @never_cache
 def load_dataset_image(request, parameter_id):
     parameter = get_object_or_404(DatasetParameter, pk=parameter_id)
-    if not authz.has_dataset_access(request, parameter.parameterset.dataset_id):
+    if not authz.may_view(request, parameter.parameterset.dataset_id, "dataset"):
         return return_response_error(request)
     return _load_image(parameter)
 

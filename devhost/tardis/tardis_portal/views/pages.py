@@ -113,14 +113,13 @@ class ExperimentView(TemplateView):
         context.update(
             experiment=experiment,
             subtitle=experiment.title,
-            has_write_permissions=authz.has_write_permissions(request, experiment.id),
-            has_download_permissions=authz.has_experiment_download_access(request, experiment.id),
+            has_write_permissions=authz.may_change(request, experiment.id, "experiment"),
+            has_download_permissions=authz.may_download(request, experiment.id, "experiment"),
             parametersets=experiment.getParameterSets().exclude(schema__hidden=True),
             datasets=datasets.select_related("instrument").order_by(settings.DATASET_ORDERING),
         )
         if request.user.is_authenticated:
-            context["is_owner"] = authz.has_experiment_ownership(request, experiment.id)
-            context["has_read_or_owner_ACL"] = authz.has_read_or_owner_ACL(request, experiment.id)
+            context["is_owner"] = authz.owns(request, experiment.id, "experiment")
         return context
 
     def get(self, request, *args, **kwargs):
@@ -154,7 +153,8 @@ class DatasetView(TemplateView):
         context = super().get_context_data(**kwargs)
         instrument = dataset.instrument
         verified = DataFileObject.objects.filter(datafile=OuterRef("pk"), verified=True)
-        files = dataset.datafile_set.annotate(is_verified=Exists(verified)).order_by("directory", "filename")
+        files = authz.shown_files(request, dataset.datafile_set.annotate(is_verified=Exists(verified)))
+        files = files.order_by("directory", "filename")
         limit = settings.MAX_IMAGES_IN_CAROUSEL
         context.update(
             dataset=dataset,
@@ -162,8 +162,8 @@ class DatasetView(TemplateView):
             datafile_count=files.count(),
             datafiles=Paginator(files, FILES_ON_A_PAGE).get_page(request.GET.get("page")),
             parametersets=dataset.getParameterSets().exclude(schema__hidden=True),
-            has_download_permissions=authz.has_dataset_download_access(request, dataset.id),
-            has_write_permissions=authz.has_dataset_write(request, dataset.id),
+            has_download_permissions=authz.may_download(request, dataset.id, "dataset"),
+            has_write_permissions=authz.may_change(request, dataset.id, "dataset"),
             from_instrument=instrument.name if instrument else None,
             from_facility=instrument.facility.name if instrument else None,
             from_experiment=get_experiment_referer(request, dataset.id),
@@ -177,7 +177,7 @@ class DatasetView(TemplateView):
     def get(self, request, *args, **kwargs):
         dataset_id = kwargs["dataset_id"]
         try:
-            if not authz.has_dataset_access(request, dataset_id):
+            if not authz.may_view(request, dataset_id, "dataset"):
                 return return_response_error(request)
         except Dataset.DoesNotExist:
             return return_response_not_found(request)

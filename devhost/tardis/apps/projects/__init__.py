@@ -1,0 +1,1 @@
+"""Projects of MyTARDIS 5.0: experiments under one name."""
