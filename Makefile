@@ -4,6 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 SCP_PORT ?= 4242
 ONCE ?=
+FLAVOUR ?= 4.7
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -11,11 +12,18 @@ NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
 .PHONY: score-deidentification bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
+IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+# Who sees what: tried on both flavours of MyTARDIS that the embedded host can be.
+ACCESS := $(addprefix tests/, mytardis test_dataset_page.py test_checks.py operations/test_mine.py operations/test_people.py \
+	devhost/test_host_contract.py devhost/test_host_access.py devhost/test_host_files.py devhost/test_host_pages.py)
+
+# FLAVOUR=5.0 shows the MyTARDIS of the University of Auckland: projects, and rights of each object.
 demo: $(INSTALLED) viewer-if-possible
-	@$(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
+	@DEVHOST_FLAVOUR=$(FLAVOUR) $(RUN) devhost/demo.py --port $(PORT) --scp-port $(SCP_PORT) $(if $(ONCE),--once)
 
 test: $(INSTALLED)
-	@$(RUN) -m pytest -m "not peer" -n auto --maxprocesses 4 --dist worksteal
+	@$(RUN) -m pytest -m "not peer" $(IN_PARALLEL)
+	@DEVHOST_FLAVOUR=5.0 $(RUN) -m pytest -m "not peer and not slow" $(IN_PARALLEL) $(ACCESS)
 
 # Send a folder of DICOM files to the running demo: make send DIR=/path/to/files
 send: $(INSTALLED)
@@ -89,7 +97,7 @@ $(NIIVUE)/niivue.umd.js: package.json package-lock.json
 	@cp node_modules/@niivue/niivue/dist/niivue.umd.js $@.part && mv $@.part $@
 
 clean:
-	rm -rf $(VENV) .demo .demo-once node_modules build dist $(NIIVUE)
+	rm -rf $(VENV) .demo .demo-* node_modules build dist $(NIIVUE)
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version.split()[0] + " (choose another by PYTHON=...)")'

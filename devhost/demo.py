@@ -47,7 +47,9 @@ def main() -> int:
     parser.add_argument("--scp-port", type=port_number, default=4242)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
-    state = REPOSITORY / (".demo-once" if options.once else ".demo")
+    flavour = os.environ.get("DEVHOST_FLAVOUR", "4.7")
+    name = ".demo" if flavour == "4.7" else f".demo-{flavour}"
+    state = REPOSITORY / (f"{name}-once" if options.once else name)
     if options.port == options.scp_port:
         print("PORT and SCP_PORT must be two ports.", file=sys.stderr)
         return 1
@@ -100,7 +102,7 @@ def claim(state: Path, stack: contextlib.ExitStack) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise DemoError(f"another one of this checkout is running, on the files in {state}") from None
-    if state.name == ".demo-once":
+    if state.name.endswith("-once"):
         for entry in state.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

@@ -16,6 +16,10 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
+DEVHOST_FLAVOUR = os.environ.get("DEVHOST_FLAVOUR", "4.7")
+if DEVHOST_FLAVOUR not in ("4.7", "5.0"):
+    raise ImproperlyConfigured(f"DEVHOST_FLAVOUR is {DEVHOST_FLAVOUR!r}: it must be 4.7 or 5.0")
+
 DEVHOST_DIR = Path(__file__).resolve().parent
 REPOSITORY = DEVHOST_DIR.parent
 for _folder in (str(REPOSITORY), str(DEVHOST_DIR)):
@@ -41,7 +45,7 @@ def _folder_of_state():
         made = Path(tempfile.mkdtemp(prefix="devhost-"))
         atexit.register(_remove, made, os.getpid())
     else:
-        return REPOSITORY / ".demo"
+        return REPOSITORY / (".demo" if DEVHOST_FLAVOUR == "4.7" else f".demo-{DEVHOST_FLAVOUR}")
     os.environ |= {"DEVHOST_STATE": str(made), "DEVHOST_STATE_WORKER": worker}
     return made
 
@@ -63,10 +67,6 @@ SITE_ID = 1
 SITE_TITLE = "MyTardis (embedded host)"
 DEFAULT_INSTITUTION = "Monash University"
 SUPPORT_EMAIL = "support@example.com"
-
-DEVHOST_FLAVOUR = os.environ.get("DEVHOST_FLAVOUR", "4.7")
-if DEVHOST_FLAVOUR not in ("4.7", "5.0"):
-    raise ImproperlyConfigured(f"DEVHOST_FLAVOUR is {DEVHOST_FLAVOUR!r}: it must be 4.7 or 5.0")
 
 TARDIS_APP_ROOT = "tardis.apps"
 INSTALLED_APPS = [
