@@ -15,7 +15,7 @@ from django.utils.timezone import is_aware, localtime
 from .conversion import registry
 from .errors import PermanentError
 from .filters.base import Shown
-from .models import Archive, FilterOutput, FilterRun, Instance, Series
+from .models import NOTE, Archive, FilterOutput, FilterRun, Instance, Series
 from .mytardis import mytardis
 from .mytardis.reading import Fact, StoredFile, dataset_facts, stored_files, thumbnail_url, verified_datafiles
 from .reasons import render
@@ -363,11 +363,14 @@ def shown(fact: Fact) -> ShownFact:
 def _conversions(runs: list[FilterRun], files: _Files, staff: bool) -> tuple[Conversion, ...]:
     """The runs in their filters' order; why one waits is staff's business: it may name a storage box."""
     titles, order = _filters()
+    told: dict[str, str] = {}
     return tuple(
         Conversion(
             title=titles.get(run.filter, run.filter),
             stand=Stand(run.state, run.get_state_display()),
-            reasons=tuple(map(str, run.why)) if staff or run.state not in FilterRun.UNFINISHED else (),
+            reasons=tuple(_told_once(run, titles.get(run.filter, run.filter), told))
+            if staff or run.state not in FilterRun.UNFINISHED
+            else (),
             converter=run.converter,
             version=run.filter_version,
             outputs=sum(files.shows(output.datafile_id) for output in run.outputs.all()),
@@ -376,6 +379,24 @@ def _conversions(runs: list[FilterRun], files: _Files, staff: bool) -> tuple[Con
         )
         for run in sorted(runs, key=lambda run: order.get(run.filter, len(order)))
     )
+
+
+def _told_once(run: FilterRun, title: str, told: dict[str, str]) -> Iterator[str]:
+    """Why a run ended as it did; words that an earlier one has are not repeated.
+
+    Args:
+        told: titles of the runs that have said it, by the words; added to.
+    """
+    earlier = {}
+    for reason in run.why:
+        words = f"Note: {reason}" if reason.code == NOTE else str(reason)
+        if words in told:
+            earlier[told[words]] = None
+        else:
+            told[words] = title
+            yield words
+    if earlier:
+        yield f"See also {', '.join(earlier)}."
 
 
 def _cost(run: FilterRun) -> str:

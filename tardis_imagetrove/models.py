@@ -25,6 +25,9 @@ the run's own doing: it has failed, and is tried again when somebody asks."""
 WARNING = "warning"
 """Code of a reason that a filter gave for a result that is incomplete or doubtful."""
 
+NOTE = "note"
+"""Code of what a filter said that is worth knowing and leaves the result as it should be."""
+
 
 class InstrumentConfiguration(models.Model):
     """How series of one instrument are recognised, titled, owned and converted."""

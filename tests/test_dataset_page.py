@@ -175,6 +175,20 @@ def test_the_viewer_is_given_the_volume_and_the_picture(series, owner_client):
     assert re.search(rf'<img src="{re.escape(picture.download_url)}"[^>]*loading="lazy"', part)
 
 
+def test_words_about_one_image_in_two_formats_stand_once_and_notes_are_called_so(series, owner_client):
+    runs = FilterRun.objects.filter(archive__series=series)
+    both = [*why("a gap after slice 4", code="warning"), *why("the times are rounded", code="note")]
+    runs.filter(filter="nifti").update(state="partial", reasons=both)
+    runs.filter(filter="minc").update(state="partial", reasons=[*both, *why("no time axis", code="warning")])
+    states.refresh(series.pk)
+    assert "the times are rounded" not in Series.objects.get(pk=series.pk).reason
+    part = ours(body(owner_client, address(series)))
+    said = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part[part.index("Conversion</h4>") :]))
+    assert said.count("a gap after slice 4") == 1
+    assert said.count("Note: the times are rounded") == 1
+    assert "no time axis See also NIfTI." in said
+
+
 def test_each_filter_says_how_it_went_and_why(series, owner_client):
     runs = FilterRun.objects.filter(archive__series=series)
     runs.filter(filter="nifti").update(

@@ -197,7 +197,7 @@ def _convert(
     except (ImageTroveError, OSError) as error:
         return Converted(name, Outcome.FAILED, words=(str(error),))
     skipped = (result.skipped,) if result.skipped else ()
-    return Converted(name, _outcome(result), files, (*skipped, *result.warnings))
+    return Converted(name, _outcome(result), files, (*skipped, *result.warnings, *result.notes))
 
 
 def _outcome(result: FilterResult) -> Outcome:

@@ -25,6 +25,7 @@ from ..ingest import states
 from ..ingest.limited import leave_connections
 from ..models import (
     LOST_ATTEMPTS,
+    NOTE,
     WARNING,
     Archive,
     FilterOutput,
@@ -134,6 +135,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     # What is recorded is the last attempt's, or nothing.
     run.options, run.input_sha512, run.programs = {}, "", []
     warnings: list[str] = []
+    notes: tuple[str, ...] = ()
     run.exit_status = run.memory_mib = None
     try:
         with ExitStack() as stack:
@@ -141,6 +143,7 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
                 supply = Supply(run.archive, stack.enter_context(scratch_folder(scratch)))
             result = _convert(run, scratch, beat_seconds, supply, warnings)
         state, reason = _verdict(result, warnings)
+        notes = result.notes
     except Overtaken:
         log.warning("filter %s of series %s: another worker has taken over", run.filter, run.archive.series)
         return None
@@ -163,7 +166,11 @@ def run_filter(run_id: int, scratch: Path, beat_seconds: float, supply: Supply |
     states.finish(
         run,
         state,
-        [*reasons, *(Reason(WARNING, text) for text in warnings)],
+        [
+            *reasons,
+            *(Reason(WARNING, text) for text in warnings),
+            *(Reason(NOTE, _without_folders(text, scratch)) for text in notes),
+        ],
         lost=lost,
         seconds=time.monotonic() - started,
         **{name: getattr(run, name) for name in _RECORD},

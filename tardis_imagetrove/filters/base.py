@@ -69,6 +69,7 @@ class FilterResult:
     Attributes:
         warnings: words of the converter or our own checks for anything left out or doubtful;
             one or more of them make the run *partial* instead of *done*.
+        notes: words worth knowing that leave the run *done*.
         converter: name and version of the program or library that did the work.
         skipped: why there was nothing to make (a series without pixels); empty otherwise.
     """
@@ -76,6 +77,7 @@ class FilterResult:
     outputs: tuple[Output, ...] = ()
     parameters: tuple[Parameters, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     converter: str = ""
     skipped: str = ""
 

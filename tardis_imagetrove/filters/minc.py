@@ -66,6 +66,7 @@ class MincFilter(Filter):
         return FilterResult(
             outputs=tuple(outputs),
             warnings=tuple(warnings),
+            notes=conversion.notes,
             converter=conversion.converter,
             skipped=conversion.skipped,
         )

@@ -77,6 +77,7 @@ class NiftiFilter(Filter):
         return FilterResult(
             outputs=tuple(outputs),
             warnings=conversion.warnings,
+            notes=conversion.notes,
             converter=conversion.converter,
             skipped=conversion.skipped,
         )

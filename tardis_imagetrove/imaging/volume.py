@@ -30,6 +30,7 @@ from .gaps import complete_volumes, copies_in, gaps
 from .headers import TIMES, Header, counts_through, read_headers, repeats
 from .image import Image, Origin
 from .labels import tell_apart
+from .messages import weigh
 from .sidecar import OWN_SOFTWARE, load_sidecar
 from .source import Source, is_encoded, rewrite
 from .stack import (
@@ -69,6 +70,7 @@ class Conversion:
         images: in dcm2niix's order; empty when ``skipped`` says why.
         headers: of the instances that have pixels, by InstanceNumber.
         warnings: words for all that is missing, irregular or doubtful.
+        notes: words worth knowing, about nothing that is wrong.
         converter: name and version.
         arguments: that the converter was given.
     """
@@ -79,6 +81,7 @@ class Conversion:
     converter: str
     arguments: tuple[str, ...] = ()
     skipped: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,9 @@ def convert(found: Survey, folder: Path) -> Conversion:
     if any(image.mended for image in images):
         converter += f", {OWN_SOFTWARE}"
     warnings = [*troubles, *words, *found.oddities, *gaps(decoded), *_untold(images, decoded)]
+    notes: list[str] = []
     if attempt.images and not words:
-        warnings[len(troubles) : len(troubles)] = _unanswered(attempt)
+        warnings[len(troubles) : len(troubles)], notes = weigh(_unanswered(attempt))
     expected = sum(header.slices for header in headers)
     if attempt.images and attempt.run.code in PARTIAL_CODES and not words:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
@@ -224,6 +228,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         images=tuple(images),
         headers=headers,
         warnings=tuple(dict.fromkeys(filter(str.strip, warnings))),
+        notes=tuple(notes),
         converter=converter,
         arguments=attempt.run.arguments,
     )

@@ -15,7 +15,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from ..models import LOST_ATTEMPTS, Archive, Event, FilterRun, Series
+from ..models import LOST_ATTEMPTS, NOTE, Archive, Event, FilterRun, Series
 from ..reasons import Reason, as_json, from_json, render
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,8 @@ def refresh(series_id: int, ingested: bool = False, by: str = "") -> None:
 def _of_runs(runs: Iterable[FilterRun]) -> Iterator[Reason]:
     for run in runs:
         if run.state in (R.FAILED, R.PARTIAL, R.WAITING):
-            for reason in run.why or (Reason(f"filter-{run.state}", run.get_state_display().lower()),):
+            told = [reason for reason in run.why if reason.code != NOTE]
+            for reason in told or (Reason(f"filter-{run.state}", run.get_state_display().lower()),):
                 yield Reason(reason.code, reason.text, run.filter)
 
 

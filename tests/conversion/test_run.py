@@ -289,6 +289,13 @@ def test_a_damaged_archive_waits_for_the_box_and_says_which_file(runs, scratch):
 # What is recorded
 
 
+def test_notes_are_kept_and_leave_the_run_done(runs, scratch, monkeypatch):
+    monkeypatch.setattr(CountingFilter, "result", {"notes": ("the times are rounded",)})
+    run = do(runs["counting"], scratch)
+    assert (run.state, run.warnings) == (FilterRun.State.DONE, [])
+    assert [(reason.code, reason.text) for reason in run.why] == [("note", "the times are rounded")]
+
+
 def test_a_run_records_its_input_its_cost_and_that_its_process_ended_well(runs, scratch, monkeypatch):
     monkeypatch.setattr(CountingFilter, "result", {"warnings": ("1 slice is missing", "a gap; of 3 mm")})
     run = do(runs["counting"], scratch)
