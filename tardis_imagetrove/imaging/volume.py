@@ -43,6 +43,14 @@ UNPLACED = (
     " places and sizes of voxels are a guess"
 )
 
+_IMAGE = "1.2.840.10008.5.1.4.1.1."
+_KINDS_WITHOUT_PLACE = (
+    *(f"{_IMAGE}{part}" for part in ("1", "3", "3.1", "6", "6.1", "7", "20", "481.1")),
+    *(f"{_IMAGE}{part}." for part in ("1", "7", "12", "77.1")),
+)
+"""SOP classes whose IOD has no Image Plane module (PS3.3 annex A): radiographs, ultrasound, secondary captures,
+planar nuclear medicine, fluoroscopy, RT images, visible light. What ends with a dot is a family."""
+
 _ANSWERED_BY_CHECKS = re.compile(
     r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
     r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block"
@@ -120,13 +128,29 @@ def survey(files: Sequence[Path], name: str) -> Survey:
     return Survey(name, with_pixels, tuple(troubles), skipped, tuple(_oddities(with_pixels)))
 
 
+def has_no_place(header: Header) -> bool:
+    """Whether instances of this kind say by the standard nothing of a place in the patient."""
+    kind = header.sop_class_uid
+    return any(kind.startswith(uid) if uid.endswith(".") else kind == uid for uid in _KINDS_WITHOUT_PLACE)
+
+
+def _placeless(headers: Sequence[Header]) -> Iterator[str]:
+    """A note on each kind of images that have no place in the patient."""
+    kinds = {header.sop_class_uid for header in headers if header.planes is None and has_no_place(header)}
+    for kind in sorted(kinds):
+        yield (
+            f"Images of this kind ({UID(kind).name}) have no place in the patient; places and sizes of voxels"
+            " are a guess"
+        )
+
+
 def _oddities(headers: Sequence[Header]) -> Iterator[str]:
     """Each kind of words once, with the first file that they are about."""
     kinds: dict[str, list[str]] = {}
     for header in headers:
         for words in header.oddities:
             kinds.setdefault(words, []).append(header.path.name)
-        if header.planes is None:
+        if header.planes is None and not has_no_place(header):
             kinds.setdefault(UNPLACED, []).append(header.path.name)
     unscaled = [header.path.name for header in headers if header.scaling is None]
     if 0 < len(unscaled) < len(headers):
@@ -212,9 +236,10 @@ def convert(found: Survey, folder: Path) -> Conversion:
     if any(image.mended for image in images):
         converter += f", {OWN_SOFTWARE}"
     warnings = [*troubles, *words, *found.oddities, *gaps(decoded), *_untold(images, decoded)]
-    notes: list[str] = []
+    notes = [*_placeless(headers)]
     if attempt.images and not words:
-        warnings[len(troubles) : len(troubles)], notes = weigh(_unanswered(attempt))
+        warnings[len(troubles) : len(troubles)], its_notes = weigh(_unanswered(attempt))
+        notes += its_notes
     expected = sum(header.slices for header in headers)
     if attempt.images and attempt.run.code in PARTIAL_CODES and not words:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")

@@ -406,6 +406,30 @@ def test_what_a_header_cannot_mean_is_told_with_the_file(phantom, run, change, w
         assert any(files[0].name in line and "and 6 more files" in line for line in result.warnings)
 
 
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.6.1", "Ultrasound Image Storage"),
+        ("1.2.840.10008.5.1.4.1.1.1.1", "Digital X-Ray Image Storage"),
+        ("1.2.840.10008.5.1.4.1.1.7", "Secondary Capture Image Storage"),
+        ("1.2.840.10008.5.1.4.1.1.20", "Nuclear Medicine Image Storage"),
+    ],
+)
+def test_images_that_have_no_place_by_the_standard_are_no_problem(phantom, run, kind, named):
+    files = phantom(slices=1)
+
+    def flatten(dataset):
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = kind
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"):
+            dataset.pop(keyword, None)
+
+    edit(files[0], flatten)
+    for filter_ in (NiftiFilter, MincFilter):
+        result, _ = run(filter_, files)
+        assert result.warnings == ()
+        assert any(named in note and "no place in the patient" in note for note in result.notes)
+
+
 def test_a_scaling_that_is_no_number_is_named(phantom, run):
     files = phantom()
     for path in files:
