@@ -416,7 +416,7 @@ def compare_series(repository: Path, batch: Batch, series: FoundSeries, label: s
     row.cpu = taken[0]
     nifti = done[0]
     row.state = nifti.outcome.value
-    row.problems, row.notes = list(nifti.words), list(getattr(nifti, "notes", ()))
+    row.problems, row.notes = list(nifti.words), list(nifti.notes)
     if done[1].outcome.value != "done":
         row.problems += [f"metadata: {words}" for words in done[1].words]
     ours = images_in(out)

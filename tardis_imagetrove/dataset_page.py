@@ -273,6 +273,7 @@ class _Files:
         viewable = portal.viewable_datafiles(request, dataset_id, ids)
         self._files = {pk: file for pk, file in stored_files(ids).items() if pk in viewable}
         self._allowed = portal.downloadable_datafiles(request, dataset_id, viewable)
+        self._ranks = {kind: rank for rank, kind in enumerate((DICOM, *registry.kinds()))}
 
     def shows(self, datafile_id: int) -> bool:
         """Whether the visitor may know of the file."""
@@ -290,9 +291,10 @@ class _Files:
             for kind, datafile_id in _made(archive)
             if datafile_id in self._files
         ]
-        ranks = {kind: rank for rank, kind in enumerate((DICOM, *registry.kinds()))}
-        last = len(ranks)
-        return tuple(sorted(found, key=lambda item: (ranks.get(item.kind, last), item.kind, item.filename)))
+        last = len(self._ranks)
+        return tuple(
+            sorted(found, key=lambda item: (self._ranks.get(item.kind, last), item.kind, item.filename))
+        )
 
     def _download(self, kind: str, file: StoredFile) -> Download:
         why_not = ""

@@ -60,12 +60,13 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Converted:
-    """What one filter made of one series: files, and words for what is missing or went wrong."""
+    """What one filter made of one series: files, words for what is missing or went wrong, and notes."""
 
     filter: str
     outcome: Outcome
     files: tuple[Path, ...] = ()
     words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_series(folder: Path, leave_out: Path) -> tuple[list[FoundSeries], list[Unused]]:
@@ -197,7 +198,7 @@ def _convert(
     except (ImageTroveError, OSError) as error:
         return Converted(name, Outcome.FAILED, words=(str(error),))
     skipped = (result.skipped,) if result.skipped else ()
-    return Converted(name, _outcome(result), files, (*skipped, *result.warnings, *result.notes))
+    return Converted(name, _outcome(result), files, (*skipped, *result.warnings), result.notes)
 
 
 def _outcome(result: FilterResult) -> Outcome:

@@ -7,20 +7,19 @@ left out before (:mod:`.dcm2niix`); doubts that the checks of the headers settle
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Weight(Enum):
-    """A problem makes the conversion one with warnings; a note is shown beside it; nothing is left out."""
+    """What a row makes of its messages: shown as a note, or left out. What no row knows is a problem."""
 
-    PROBLEM = "problem"
     NOTE = "note"
     NOTHING = "nothing"
 
 
-def _always(found: re.Match[str]) -> bool:
+def _always(messages: Sequence[str]) -> bool:
     return True
 
 
@@ -30,41 +29,56 @@ class Meaning:
 
     Attributes:
         pattern: of the message, without ``Warning:`` before it.
-        words: what the message means for the data; dcm2niix's own where empty.
+        words: what the message means for the data, of a note.
         why: the reason for the weight.
-        holds: whether the row is about this message, by the numbers in it.
+        holds: whether the row is about this message, by all messages of the run.
     """
 
     pattern: str
     weight: Weight
     words: str
     why: str
-    holds: Callable[[re.Match[str]], bool] = _always
+    holds: Callable[[Sequence[str]], bool] = _always
 
 
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
+_TIMES_OF_FIRST = rf"Issue870: Slice timing range of first volume: range 0\.\.{_NUMBER} ms, TA={_NUMBER} ms, TR={_NUMBER} ms"
+_TIMES_OF_SECOND = rf"Issue870: Slice timing range of 2nd volume: TA={_NUMBER} ms, TR={_NUMBER} ms"
+
+_ROUNDING_MS = 5.0
+"""Milliseconds by which slice times of two volumes may differ: two ticks of the scanner's clock of 2.5 ms."""
 
 
-def _within_repetition(found: re.Match[str]) -> bool:
-    """Whether the last slice of a volume is acquired before the next volume begins."""
-    ends, repetition = float(found[1]), float(found[2])
-    return 0 <= ends <= repetition
+def _differ_by_rounding(messages: Sequence[str]) -> bool:
+    """Whether the slice times of the first two volumes agree within rounding, and fit into the repetition time.
+
+    A message that stands for several hides their numbers, and is not one of these.
+    """
+    first, second = (
+        [found for text in map(_bare, messages) if (found := re.fullmatch(pattern, text))]
+        for pattern in (_TIMES_OF_FIRST, _TIMES_OF_SECOND)
+    )
+    if len(first) != 1 or len(second) != 1:
+        return False
+    ends, one, repetition = map(float, first[0].groups())
+    other = float(second[0][1])
+    return abs(one - other) <= _ROUNDING_MS and 0 <= max(ends, one, other) <= repetition
 
 
 MEANINGS = (
     Meaning(
-        rf"Issue870: Slice timing range of first volume: range 0\.\.{_NUMBER} ms, TA=.*, TR={_NUMBER} ms",
+        _TIMES_OF_FIRST,
         Weight.NOTE,
         "Slice times differ a little from volume to volume; SliceTiming in the sidecar is the first volume's",
         "the times fit into the repetition time, and differ by the clock's rounding",
-        _within_repetition,
+        _differ_by_rounding,
     ),
     Meaning(
-        rf"Issue870: Slice timing range of 2nd volume: TA={_NUMBER} ms, TR={_NUMBER} ms",
+        _TIMES_OF_SECOND,
         Weight.NOTHING,
         "",
         "comes with the message about the first volume",
-        _within_repetition,
+        _differ_by_rounding,
     ),
     Meaning(
         r"(?:Siemens XA exported as classic|4D Siemens XA images should be exported as enhanced)",
@@ -83,7 +97,7 @@ MEANINGS = (
         r"Guessing temporal order for Philips enhanced",
         Weight.NOTE,
         "The headers state the order of volumes only in part; the rest is by the rule for Philips enhanced DICOM",
-        "frames are compared with the headers one by one",
+        "slices of a volume must be of one temporal position, and only the order of whole volumes is by the rule",
     ),
     Meaning(
         r"Philips enhanced DICOMs \(hint",
@@ -92,7 +106,7 @@ MEANINGS = (
         "advice for whoever exports, not a doubt about this series",
     ),
     Meaning(
-        r"(?:Siemens MoCo\? )?Bogus slice timing \(range -1\.\.-1",
+        r"(?:Siemens MoCo\? )?Bogus slice timing \(range -1\.\.-1, TR=\S+ seconds\)$",
         Weight.NOTE,
         "The headers hold no usable slice times",
         "-1 is the scanner's mark for times that it did not record, as of derived series",
@@ -100,27 +114,30 @@ MEANINGS = (
     Meaning(
         r"Gantry Tilt Correction is new",
         Weight.NOTE,
-        "The gantry was tilted: the image that is named Tilt is resampled, the other one has the slices as acquired",
+        "The gantry was tilted: an image that is named Tilt is resampled",
         "places of slices are compared with the headers",
     ),
 )
 
 
-def weigh(messages: Iterable[str]) -> tuple[list[str], list[str]]:
+def weigh(messages: Sequence[str]) -> tuple[list[str], list[str]]:
     """Problems and notes among dcm2niix's messages, in their order, each kind of note once."""
     problems, notes = [], []
     for message in messages:
-        meaning = _meaning_of(message)
-        if meaning is None or meaning.weight is Weight.PROBLEM:
-            problems.append((meaning and meaning.words) or message)
+        meaning = _meaning_of(message, messages)
+        if meaning is None:
+            problems.append(message)
         elif meaning.weight is Weight.NOTE:
             notes.append(meaning.words)
     return problems, list(dict.fromkeys(notes))
 
 
-def _meaning_of(message: str) -> Meaning | None:
-    text = message.removeprefix("Warning: ")
+def _meaning_of(message: str, messages: Sequence[str]) -> Meaning | None:
     for meaning in MEANINGS:
-        if (found := re.match(meaning.pattern, text)) and meaning.holds(found):
+        if re.match(meaning.pattern, _bare(message)) and meaning.holds(messages):
             return meaning
     return None
+
+
+def _bare(message: str) -> str:
+    return message.removeprefix("Warning: ")

@@ -29,7 +29,7 @@ from .finishing import finished
 from .gaps import complete_volumes, copies_in, gaps
 from .headers import TIMES, Header, counts_through, read_headers, repeats
 from .image import Image, Origin
-from .labels import tell_apart
+from .labels import IMAGE_TYPE, tell_apart
 from .messages import weigh
 from .sidecar import OWN_SOFTWARE, load_sidecar
 from .source import Source, is_encoded, rewrite
@@ -45,11 +45,13 @@ UNPLACED = (
 
 _IMAGE = "1.2.840.10008.5.1.4.1.1."
 _KINDS_WITHOUT_PLACE = (
-    *(f"{_IMAGE}{part}" for part in ("1", "3", "3.1", "6", "6.1", "7", "20", "481.1")),
-    *(f"{_IMAGE}{part}." for part in ("1", "7", "12", "77.1")),
+    *(f"{_IMAGE}{part}" for part in ("1", "3", "3.1", "6", "6.1", "7", "20", "481.1", "77.1.6")),
+    *(f"{_IMAGE}{part}." for part in ("1", "7", "12")),
+    *(f"{_IMAGE}77.1.{part}" for part in ("1", "1.1", "2", "2.1", "4", "4.1", "5.1", "5.2")),
 )
 """SOP classes whose IOD has no Image Plane module (PS3.3 annex A): radiographs, ultrasound, secondary captures,
-planar nuclear medicine, fluoroscopy, RT images, visible light. What ends with a dot is a family."""
+planar nuclear medicine, fluoroscopy, RT images, visible light. What ends with a dot is a family. Ophthalmic
+tomography is not among them: it has planes."""
 
 _ANSWERED_BY_CHECKS = re.compile(
     r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
@@ -129,8 +131,13 @@ def survey(files: Sequence[Path], name: str) -> Survey:
 
 
 def has_no_place(header: Header) -> bool:
-    """Whether instances of this kind say by the standard nothing of a place in the patient."""
+    """Whether instances of this kind say by the standard nothing of a place in the patient.
+
+    Tomographic nuclear medicine has its place in the detectors' sequence (PS3.3 C.8.4.11): one without it is doubtful.
+    """
     kind = header.sop_class_uid
+    if any("TOMO" in str(frame.traits[IMAGE_TYPE]) for frame in header.facts):
+        return False
     return any(kind.startswith(uid) if uid.endswith(".") else kind == uid for uid in _KINDS_WITHOUT_PLACE)
 
 
@@ -236,7 +243,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
     if any(image.mended for image in images):
         converter += f", {OWN_SOFTWARE}"
     warnings = [*troubles, *words, *found.oddities, *gaps(decoded), *_untold(images, decoded)]
-    notes = [*_placeless(headers)]
+    notes = list(_placeless(headers))
     if attempt.images and not words:
         warnings[len(troubles) : len(troubles)], its_notes = weigh(_unanswered(attempt))
         notes += its_notes

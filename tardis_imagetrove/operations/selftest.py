@@ -334,7 +334,7 @@ class SelfTest:
             if output.kind in _LOOK_INTO:
                 _LOOK_INTO[output.kind](path)
             said.append(f"{output.kind} ({output.datafile.size} bytes)")
-        conversion = registry.load().get(name)
+        conversion = registry.survey().filters.get(name)
         wanted = {makes.kind for makes in conversion.makes if makes.expected} if conversion else set()
         missing = wanted - {output.kind for output in outputs}
         if missing:

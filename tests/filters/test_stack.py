@@ -430,6 +430,21 @@ def test_images_that_have_no_place_by_the_standard_are_no_problem(phantom, run, 
         assert any(named in note and "no place in the patient" in note for note in result.notes)
 
 
+def test_tomographic_nuclear_medicine_without_its_place_is_a_problem(phantom, run):
+    files = phantom(slices=1)
+
+    def flatten(dataset):
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.20"
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"]
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"):
+            dataset.pop(keyword, None)
+
+    edit(files[0], flatten)
+    result, _ = run(NiftiFilter, files)
+    assert any("do not say where every slice lies" in words for words in result.warnings)
+    assert result.notes == ()
+
+
 def test_a_scaling_that_is_no_number_is_named(phantom, run):
     files = phantom()
     for path in files:

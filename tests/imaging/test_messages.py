@@ -21,6 +21,16 @@ def test_slice_times_that_differ_by_rounding_are_one_note():
     )
 
 
+def test_slice_times_of_two_volumes_that_are_apart_are_a_problem():
+    apart = (FIRST, SECOND.replace("6490", "3000"))
+    assert weigh(apart) == ([*apart], [])
+
+
+@pytest.mark.parametrize("messages", [(FIRST,), (SECOND,), (f"{FIRST} (and 3 more like this)", SECOND)])
+def test_slice_times_that_cannot_be_compared_are_a_problem(messages):
+    assert weigh(messages) == ([*messages], [])
+
+
 def test_slice_times_longer_than_the_repetition_time_are_a_problem():
     late = FIRST.replace("0..6487.5", "0..7000"), SECOND.replace("6490", "7000")
     assert weigh(late) == ([*late], [])
@@ -28,7 +38,7 @@ def test_slice_times_longer_than_the_repetition_time_are_a_problem():
 
 def test_slice_times_that_begin_before_the_volume_are_a_problem():
     odd = FIRST.replace("range 0..", "range -20..")
-    assert weigh([odd]) == ([odd], [])
+    assert weigh([odd, SECOND]) == ([odd, SECOND], [])
 
 
 @pytest.mark.parametrize(
@@ -39,7 +49,6 @@ def test_slice_times_that_begin_before_the_volume_are_a_problem():
         " may be inaccurate.",
         "3D EPI: RepetitionTime set to volume TR 2.1s (per-shot TR 0.05s, RepetitionTimeExcitation) [issue 1024]",
         "Guessing temporal order for Philips enhanced DICOM ASL, DWI and fMRI (issue 533/809).",
-        "Siemens MoCo? Bogus slice timing (range -1..-1, TR=2 seconds)",
         "Gantry Tilt Correction is new: please validate conversions",
     ],
 )
@@ -48,6 +57,13 @@ def test_what_is_worth_knowing_is_a_note_in_words_of_our_own(message):
         problems, notes = weigh([one])
         assert problems == []
         assert len(notes) == 1 and notes[0] not in one
+
+
+def test_slice_times_that_the_scanner_did_not_record_are_a_note():
+    message = "Warning: Siemens MoCo? Bogus slice timing (range -1..-1, TR=2 seconds)"
+    assert weigh([message]) == ([], ["The headers hold no usable slice times"])
+    several = f"{message} (and 3 more like this)"  # whose numbers nobody knows
+    assert weigh([several]) == ([several], [])
 
 
 def test_advice_to_whoever_exports_is_left_out():

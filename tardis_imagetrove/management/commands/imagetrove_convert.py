@@ -196,6 +196,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {made.filter}: {made.outcome.value}{': ' if names else ''}{names}")
                 for words in made.words:
                     self.stdout.write(f"    {words}")
+                for note in made.notes:
+                    self.stdout.write(f"    note: {note}")
                 if made.outcome is folders.Outcome.FAILED:
                     self.failures.append(f"{series.series_uid} {made.filter}: {'; '.join(made.words)}")
                 self.stdout.flush()

@@ -10,7 +10,9 @@ def project_recent_experiments(request, project_id):
     if not may_view(request, project_id, "project"):
         return return_response_error(request)
     # As on the real host: with rights of experiments alone, all are named to whoever sees one.
-    shown = Experiment.objects if settings.ONLY_EXPERIMENT_ACLS else Experiment.safe
-    experiments = shown.all() if settings.ONLY_EXPERIMENT_ACLS else shown.all(user=request.user)
+    if settings.ONLY_EXPERIMENT_ACLS:
+        experiments = Experiment.objects.all()
+    else:
+        experiments = Experiment.safe.all(user=request.user)
     context = {"experiments": experiments.filter(projects=project_id)}
     return render_response_index(request, "tardis_portal/experiment_list.html", context)

@@ -1,6 +1,6 @@
 """Who may see, download and change what: questions about a request, and decorators that ask them."""
 
-from functools import partial, wraps
+from functools import wraps
 
 from django.http import HttpRequest, HttpResponseRedirect
 
@@ -9,7 +9,7 @@ from ..shortcuts import return_response_error
 
 if TYPED:
     from .typed_rules import *  # noqa: F403
-    from .typed_rules import has_access, has_download_access, has_ownership, has_write, is_group_admin
+    from .typed_rules import has_access, has_download_access, has_ownership, has_write
 else:
     from .object_rules import *  # noqa: F403
     from .object_rules import (
@@ -23,7 +23,6 @@ else:
         has_experiment_download_access,
         has_experiment_ownership,
         has_experiment_write,
-        is_group_admin,
     )
 
 # What the host's own pages ask, whatever the flavour: may_view(request, dataset_id, "dataset").
@@ -73,18 +72,10 @@ def _required(question, argument, sign_in=False, on_methods=False):
 
 
 def _of(question, kind):
-    return partial(_asked, question, kind)
+    return lambda request, pk: question(request, pk, kind)
 
 
-def _asked(question, kind, request, pk):
-    return question(request, pk, kind)
-
-
-group_ownership_required = _required(is_group_admin, "group_id", sign_in=True)
 experiment_ownership_required = _required(_of(owns, "experiment"), "experiment_id", sign_in=True)
 experiment_access_required = _required(_of(may_view, "experiment"), "experiment_id", on_methods=True)
-experiment_download_required = _required(_of(may_download, "experiment"), "experiment_id")
 dataset_access_required = _required(_of(may_view, "dataset"), "dataset_id", on_methods=True)
 dataset_download_required = _required(_of(may_download, "dataset"), "dataset_id")
-dataset_write_permissions_required = _required(_of(may_change, "dataset"), "dataset_id")
-datafile_access_required = _required(_of(may_view, "datafile"), "datafile_id")

@@ -1,9 +1,6 @@
 """Who may see, download and change what in MyTARDIS 4.7: datasets and files follow their experiments."""
 
-from django.db.models import Q
-
-from ..models import DataFile, Dataset, Experiment, GroupAdmin, ObjectACL
-from .localdb_auth import django_user
+from ..models import DataFile, Dataset, Experiment
 
 
 def shown_files(request, datafiles):
@@ -23,12 +20,6 @@ def get_owned_experiments(request):
     return Experiment.safe.owned(request.user)
 
 
-def get_shared_experiments(request):
-    """Those shared with the visitor that are not also theirs."""
-    own = get_owned_experiments(request).values_list("pk", flat=True)
-    return Experiment.safe.owned_and_shared(request.user).exclude(pk__in=list(own))
-
-
 def get_accessible_datafiles_for_user(request):
     return DataFile.objects.filter(dataset__experiments__in=get_accessible_experiments(request))
 
@@ -42,18 +33,9 @@ def has_experiment_access(request, experiment_id):
     return experiment is not None and request.user.has_perm("tardis_acls.view_experiment", experiment)
 
 
-def has_write_permissions(request, experiment_id):
+def has_experiment_write(request, experiment_id):
     experiment = Experiment.objects.get(pk=experiment_id)
     return request.user.has_perm("tardis_acls.change_experiment", experiment)
-
-
-def has_experiment_write(request, experiment_id):
-    return has_write_permissions(request, experiment_id)
-
-
-def has_delete_permissions(request, experiment_id):
-    experiment = Experiment.safe.get(request.user, experiment_id)
-    return request.user.has_perm("tardis_acls.delete_experiment", experiment)
 
 
 def has_experiment_download_access(request, experiment_id):
@@ -61,17 +43,6 @@ def has_experiment_download_access(request, experiment_id):
     if Experiment.safe.owned_and_shared(request.user).filter(pk=experiment_id).exists():
         return True
     return Experiment.objects.get(pk=experiment_id).public_download_allowed()
-
-
-def has_read_or_owner_ACL(request, experiment_id):
-    """Whether a rule, and not only publicity, lets the visitor read."""
-    experiment = Experiment.safe.get(request.user, experiment_id)
-    own = Q(pluginId=django_user, entityId=str(request.user.id))
-    readers = own
-    for provider, group in request.user.userprofile.ext_groups:
-        readers |= Q(pluginId=provider, entityId=str(group))
-    can_read = Q(canRead=True) & ObjectACL.get_effective_query()
-    return experiment.objectacls.filter((own & Q(isOwner=True)) | (readers & can_read)).exists()
 
 
 def _experiments_of(dataset_id):
@@ -105,7 +76,3 @@ def has_datafile_access(request, datafile_id):
 def has_datafile_download_access(request, datafile_id):
     """DoesNotExist if there is no such file."""
     return has_dataset_download_access(request, Dataset.objects.get(datafile=datafile_id).id)
-
-
-def is_group_admin(request, group_id):
-    return GroupAdmin.objects.filter(user=request.user, group_id=group_id).exists()

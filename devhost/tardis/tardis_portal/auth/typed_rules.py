@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.db.models import Q
 
-from ..models import DataFile, DatafileACL, Dataset, DatasetACL, Experiment, ExperimentACL, GroupAdmin
+from ..models import DataFile, DatafileACL, Dataset, DatasetACL, Experiment, ExperimentACL
 from ..models.typed_acl import public_user
 
 MODELS = {"experiment": Experiment, "dataset": Dataset, "datafile": DataFile}
@@ -80,12 +80,6 @@ def has_ownership(request, obj_id, ct_type):
         return request.user.is_authenticated and owned.filter(**{ct_type: obj_id}).exists()
     experiments = _experiments(ct_type, _object(ct_type, obj_id))
     return any(has_ownership(request, experiment.pk, "experiment") for experiment in experiments)
-
-
-def is_group_admin(request, group_id):
-    return GroupAdmin.objects.filter(
-        Q(admin_user=request.user) | Q(admin_group__in=request.user.groups.all()), group_id=group_id
-    ).exists()
 
 
 def shown_files(request, datafiles):

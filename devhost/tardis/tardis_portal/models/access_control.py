@@ -1,4 +1,4 @@
-"""What the host knows of its users: profiles and ways of signing in."""
+"""What the host knows of its users, and what a rule may allow them."""
 
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
@@ -58,3 +58,23 @@ class UserAuthentication(models.Model):
 
     def getAuthMethodDescription(self):
         return dict(_ways_to_sign_in())[self.authenticationMethod]
+
+
+class Rights(models.Model):
+    """What one rule allows, and when: common to the access models of both flavours."""
+
+    OWNER_OWNED = 1
+    SYSTEM_OWNED = 2
+
+    canRead = models.BooleanField(default=False)
+    canWrite = models.BooleanField(default=False)
+    canDelete = models.BooleanField(default=False)
+    isOwner = models.BooleanField(default=False)
+    effectiveDate = models.DateField(null=True, blank=True)
+    expiryDate = models.DateField(null=True, blank=True)
+    aclOwnershipType = models.IntegerField(
+        choices=((OWNER_OWNED, "Owner-owned"), (SYSTEM_OWNED, "System-owned")), default=OWNER_OWNED
+    )
+
+    class Meta:
+        abstract = True

@@ -8,6 +8,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.db.models import Q
 
+from .access_control import Rights
+
 
 class GroupAdmin(models.Model):
     """A user who may change the members of a group."""
@@ -22,26 +24,14 @@ class GroupAdmin(models.Model):
         return f"{self.user.username}: {self.group.name}"
 
 
-class ObjectACL(models.Model):
+class ObjectACL(Rights):
     """One rule: what one user or group may do with one object."""
-
-    OWNER_OWNED = 1
-    SYSTEM_OWNED = 2
 
     pluginId = models.CharField(max_length=30)
     entityId = models.CharField(max_length=320)
     content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE)
     object_id = models.PositiveIntegerField()
     content_object = GenericForeignKey("content_type", "object_id")
-    canRead = models.BooleanField(default=False)
-    canWrite = models.BooleanField(default=False)
-    canDelete = models.BooleanField(default=False)
-    isOwner = models.BooleanField(default=False)
-    effectiveDate = models.DateField(null=True, blank=True)
-    expiryDate = models.DateField(null=True, blank=True)
-    aclOwnershipType = models.IntegerField(
-        choices=((OWNER_OWNED, "Owner-owned"), (SYSTEM_OWNED, "System-owned")), default=OWNER_OWNED
-    )
 
     class Meta:
         app_label = "tardis_portal"

@@ -40,18 +40,19 @@ class Schema(models.Model):
     NONE = 4
     INSTRUMENT = 5
     PROJECT = 6
+    _OF_OBJECTS = (
+        (EXPERIMENT, "Experiment schema"),
+        (DATASET, "Dataset schema"),
+        (DATAFILE, "Datafile schema"),
+        (INSTRUMENT, "Instrument schema"),
+        (NONE, "None"),
+    )
+    _OF_TYPED = tuple(sorted((*_OF_OBJECTS, (PROJECT, "Project schema"))))
 
     namespace = models.URLField(unique=True, max_length=255)
     name = models.CharField(blank=True, null=True, max_length=50)
     type = models.IntegerField(
-        choices=(
-            (EXPERIMENT, "Experiment schema"),
-            (DATASET, "Dataset schema"),
-            (DATAFILE, "Datafile schema"),
-            *((NONE, "None"),) * TYPED,
-            (INSTRUMENT, "Instrument schema"),
-            (PROJECT, "Project schema") if TYPED else (NONE, "None"),
-        ),
+        choices=_OF_TYPED if TYPED else _OF_OBJECTS,
         default=EXPERIMENT,
     )
     subtype = models.CharField(blank=True, null=True, max_length=30)

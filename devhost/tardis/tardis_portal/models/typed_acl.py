@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
+from .access_control import Rights
 from .datafile import DataFile
 from .dataset import Dataset
 from .experiment import Experiment
@@ -48,11 +49,8 @@ class Token(models.Model):
         return self.token
 
 
-class ACL(models.Model):
+class ACL(Rights):
     """One row: what a user, a group or a token may do with one object."""
-
-    OWNER_OWNED = 1
-    SYSTEM_OWNED = 2
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, blank=True, related_name="%(class)ss")
     group = models.ForeignKey(
@@ -61,17 +59,8 @@ class ACL(models.Model):
     token = models.ForeignKey(
         Token, on_delete=models.CASCADE, null=True, blank=True, related_name="%(class)ss"
     )
-    canRead = models.BooleanField(default=False)
     canDownload = models.BooleanField(default=False)
-    canWrite = models.BooleanField(default=False)
-    canDelete = models.BooleanField(default=False)
     canSensitive = models.BooleanField(default=False)
-    isOwner = models.BooleanField(default=False)
-    effectiveDate = models.DateField(null=True, blank=True)
-    expiryDate = models.DateField(null=True, blank=True)
-    aclOwnershipType = models.IntegerField(
-        choices=((OWNER_OWNED, "Owner-owned"), (SYSTEM_OWNED, "System-owned")), default=OWNER_OWNED
-    )
 
     class Meta:
         abstract = True
@@ -86,9 +75,6 @@ class ACL(models.Model):
         if sum(who is not None for who in (self.user, self.group, self.token)) != 1:
             raise AssertionError("An ACL must have one of the following fields: User, Group, or Token")
         super().save(*args, **kwargs)
-
-    def get_related_object(self):
-        return self.user or self.group or self.token
 
     @staticmethod
     def granted_to(user):
