@@ -20,6 +20,18 @@ SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-
 NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
 
 
+#: How Chromium says that the page went away while a script ran in it.
+GONE = (
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find context with specified id",
+)
+
+
+class PageGone(Exception):
+    """The page was left for another while something was asked of it."""
+
+
 class Browser:
     """One tab.
 
@@ -76,6 +88,8 @@ class Browser:
         while True:
             message = json.loads(self._socket.recv())
             if message.get("id") == self._count:
+                if message.get("error", {}).get("message", "") in GONE:
+                    raise PageGone(message["error"]["message"])
                 assert "error" not in message, message
                 return message["result"]
             self._note(message)
@@ -113,12 +127,14 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 60) -> object:
-        """Wait until an expression holds."""
+        """Wait until an expression holds; on a page that is just being left, it does not hold yet."""
         until = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while True:
+            with contextlib.suppress(PageGone):
+                if value := self.run(script):
+                    return value
             assert time.monotonic() < until, f"not within {seconds} s: {script}; {self.trouble}"
             time.sleep(0.1)
-        return value
 
     def click(self, selector: str) -> None:
         """Click as a person does, in the middle of an element that is brought into sight."""
