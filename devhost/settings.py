@@ -237,7 +237,7 @@ IMAGETROVE = {
 
 # Signing in through the federation, as docs/rapid-connect.md has it for a MyTARDIS
 ROOT_URLCONF = "tardis_imagetrove.signin.root_urls"
-AUTHENTICATION_BACKENDS.insert(0, "tardis_imagetrove.signin.backend.RapidConnectBackend")
+AUTHENTICATION_BACKENDS.insert(0, "tardis_imagetrove.signin.backend.FederatedBackend")
 LOGIN_VIEWS = {SITE_ID: "tardis_imagetrove.signin.views.sign_in"}
 
 # A stand-in for the federation, where this variable names the host's own address (http://127.0.0.1:8000)

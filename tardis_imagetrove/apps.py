@@ -14,7 +14,8 @@ class ImageTroveConfig(AbstractTardisAppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401
         from .signin import checks as sign_in_checks  # noqa: F401
-        from .signin.config import keep_visitors_signed_in, lead_to_the_sign_in_page
+        from .signin.rapid_connect.config import lead_to_the_sign_in_page
+        from .signin.responses import keep_visitors_signed_in
 
         keep_visitors_signed_in()
         lead_to_the_sign_in_page()

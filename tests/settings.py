@@ -47,7 +47,7 @@ if host is not devhost:
     # What the app's documentation has an administrator add.
     ROOT_URLCONF = devhost.ROOT_URLCONF
     AUTHENTICATION_BACKENDS = (
-        "tardis_imagetrove.signin.backend.RapidConnectBackend",
+        "tardis_imagetrove.signin.backend.FederatedBackend",
         *host.AUTHENTICATION_BACKENDS,
     )
     LOGIN_VIEWS = {**getattr(host, "LOGIN_VIEWS", {}), host.SITE_ID: devhost.LOGIN_VIEWS[devhost.SITE_ID]}

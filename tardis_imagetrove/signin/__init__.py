@@ -1,1 +1,1 @@
-"""Signing in through a federation: an assertion is checked, its identity linked to an account, and a session begun."""
+"""Signing in through federations: a provider says who comes, the identity is linked to an account, a session begins."""

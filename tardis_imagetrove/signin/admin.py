@@ -25,19 +25,39 @@ class WaitingFilter(admin.SimpleListFilter):
 class FederatedIdentityAdmin(admin.ModelAdmin):
     """A person who waits is linked by choosing the account."""
 
-    list_display = ("__str__", "mail", "user", "first_seen", "last_seen")
-    list_filter = (WaitingFilter,)
-    search_fields = ("mail", "name", "subject", "user__username")
+    list_display = ("__str__", "issuer", "mail", "mail_verified", "user", "first_seen", "last_seen")
+    list_filter = (WaitingFilter, "issuer")
+    search_fields = ("mail", "name", "subject", "issuer", "user__username")
     list_select_related = ("user",)
     autocomplete_fields = ("user",)
-    fields = ("name", "mail", "issuer", "subject", "user", "first_seen", "last_seen")
-    readonly_fields = ("name", "mail", "first_seen", "last_seen")
+    fields = (
+        *("name", "mail", "mail_verified", "issuer", "subject", "shared_token"),
+        *("user", "others_of_the_account", "first_seen", "last_seen"),
+    )
+    readonly_fields = (
+        *(
+            "name",
+            "mail",
+            "mail_verified",
+            "shared_token",
+            "others_of_the_account",
+            "first_seen",
+            "last_seen",
+        ),
+    )
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: FederatedIdentity | None = None
     ) -> tuple[str, ...]:
         # Who it is never changes; a wrong identity is deleted, not edited into another person's.
         return (*self.readonly_fields, "issuer", "subject") if obj else self.readonly_fields
+
+    @admin.display(description="Other identities of this account")
+    def others_of_the_account(self, identity: FederatedIdentity) -> str:
+        if identity.user_id is None:
+            return "–"
+        others = FederatedIdentity.objects.filter(user=identity.user_id).exclude(pk=identity.pk)
+        return ", ".join(f"{one} ({one.issuer})" for one in others) or "–"
 
     def save_model(self, request: HttpRequest, obj: FederatedIdentity, form: ModelForm, change: bool) -> None:
         if not change:
@@ -47,7 +67,7 @@ class FederatedIdentityAdmin(admin.ModelAdmin):
 
 @admin.register(ProjectMember)
 class ProjectMemberAdmin(admin.ModelAdmin):
-    """People who get a project's group when they next sign in through the federation."""
+    """People who get a project's group when they next sign in through a provider."""
 
     list_display = ("group", "mail", "targeted_id", "user", "joined")
     list_filter = (("joined", admin.EmptyFieldListFilter),)

@@ -1,8 +1,9 @@
-"""Links a person, as any federation names them, to an account here; knows no Rapid Connect."""
+"""Links a person, as any provider names them, to an account here; knows no protocol."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth.models import User
@@ -20,14 +21,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody whom a federation vouches for.
+    """Somebody whom a provider vouches for.
 
     Attributes:
-        issuer: the federation; with ``subject`` the key of the account.
+        issuer: the provider; with ``subject`` the key of the account.
         subject: never changes, never is another person's.
         mail: may change, may be empty, and two people may have one; never a key.
+        mail_verified: the provider vouches for the address. Otherwise it is kept for administrators to read, and
+            neither the account nor projects get it.
         targeted_id: eduPersonTargetedID, by which MyTARDIS's profiles and projects name people; empty
-            where a federation does not tell it.
+            where a provider does not tell it.
+        shared_token: auEduPersonSharedToken: the same at every provider of one federation; may be empty.
     """
 
     issuer: str
@@ -36,29 +40,49 @@ class Person:
     given_name: str = ""
     family_name: str = ""
     targeted_id: str = ""
+    mail_verified: bool = True
+    shared_token: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.given_name} {self.family_name}".strip()
 
+    @property
+    def own_mail(self) -> str:
+        """The address, if the provider vouches for it."""
+        return self.mail if self.mail_verified else ""
 
-def account_of(person: Person) -> User:
+    @property
+    def identifier(self) -> str:
+        """What names the person on projects, where no mail address does."""
+        return self.targeted_id or f"{self.issuer}!{self.subject}"
+
+
+def account_of(person: Person, kin: Collection[str] = ()) -> User:
     """The account of ``person``, made at the first sign-in, brought up to date at later ones.
 
     Must run in a transaction. The row of the identity is locked until that ends, so a person who
     signs in twice at once gets one account.
 
+    Args:
+        kin: other issuers of the same federation, whose shared tokens name the same person.
+
     Raises:
         Inactive: the account has been switched off.
-        NeedsLinking: an account of this site has the person's mail address. The identity is kept, for
-            an administrator to link.
+        NeedsLinking: an account of this site, or of another provider, may be the person's. The identity is kept,
+            for an administrator to link.
         NoAccount: MyTARDIS could not make an account.
     """
     identity = _lock_identity(person)
-    identity.mail, identity.name, identity.last_seen = person.mail, person.name, timezone.now()
-    identity.save(update_fields=["mail", "name", "last_seen"])
+    identity.mail, identity.mail_verified = person.mail, person.mail_verified
+    identity.name, identity.last_seen = person.name, timezone.now()
+    # One that is left out once is kept: it never changes.
+    identity.shared_token = person.shared_token or identity.shared_token
+    identity.save(update_fields=["mail", "mail_verified", "name", "shared_token", "last_seen"])
     if identity.user is None:
-        identity.user = _linked_in_mytardis(person) or _make_account(person, identity)
+        identity.user = (
+            _linked_in_mytardis(person) or _linked_by_token(person, kin) or _make_account(person, identity)
+        )
         identity.save(update_fields=["user"])
     user = identity.user
     if not user.is_active:
@@ -111,21 +135,42 @@ def _linked_in_mytardis(person: Person) -> User | None:
     return holders[0] if holders else None
 
 
-def _accounts_of_this_site(mail: str) -> list[User]:
-    """Accounts with this address that no federation vouches for; inactive ones too, or they would be got round."""
+def _linked_by_token(person: Person, kin: Collection[str]) -> User | None:
+    """The account that the same person has by another provider of the same federation."""
+    if not person.shared_token:
+        return None
+    same = [
+        one
+        for one in FederatedIdentity.objects.filter(shared_token=person.shared_token, user__isnull=False)
+        .exclude(issuer=person.issuer)
+        .select_related("user")
+        # Some databases ignore case, which tells one person from another here.
+        if one.shared_token == person.shared_token
+    ]
+    users = {one.user for one in same}
+    if len(users) > 1 or any(one.issuer not in kin for one in same):
+        raise refusals.NeedsLinking(
+            f"{_numbers(users)} came with the same shared token by {', '.join(sorted({one.issuer for one in same}))}"
+        )
+    return users.pop() if users else None
+
+
+def _others_with(mail: str, issuer: str) -> list[User]:
+    """Accounts with this address that ``issuer`` does not vouch for; inactive ones too, or they would be got round."""
     if not mail:
         return []
-    ours = FederatedIdentity.objects.filter(user__isnull=False).values("user")
-    return list(User.objects.filter(email__iexact=mail).exclude(pk__in=ours)[:5])
+    theirs = FederatedIdentity.objects.filter(user__isnull=False, issuer=issuer).values("user")
+    return list(User.objects.filter(email__iexact=mail).exclude(pk__in=theirs)[:5])
 
 
 def _make_account(person: Person, identity: FederatedIdentity) -> User:
-    if local := _accounts_of_this_site(person.mail):
-        raise refusals.NeedsLinking(f"identity {identity.pk} has the mail address of {_numbers(local)}")
+    # An address that nobody vouches for makes the person wait as well, rather than get a second account.
+    if others := _others_with(person.mail, person.issuer):
+        raise refusals.NeedsLinking(f"identity {identity.pk} has the mail address of {_numbers(others)}")
     try:
         user = accounts.create(
-            wanted_name=person.mail or f"federated-{identity.key[:12]}",
-            mail=person.mail,
+            wanted_name=person.own_mail or f"federated-{identity.key[:12]}",
+            mail=person.own_mail,
             given_name=person.given_name,
             family_name=person.family_name,
         )
@@ -137,14 +182,14 @@ def _make_account(person: Person, identity: FederatedIdentity) -> User:
     return user
 
 
-def _numbers(users: list[User]) -> str:
+def _numbers(users: Iterable[User]) -> str:
     """Accounts for the log: a user name is often the person's name or address."""
-    return ", ".join(f"account {user.pk}" for user in users)
+    return ", ".join(f"account {pk}" for pk in sorted(user.pk for user in users))
 
 
 def _follow(user: User, person: Person) -> None:
-    """Name and mail follow the federation; what it leaves out stays as it is."""
-    said = {"email": person.mail, "first_name": person.given_name, "last_name": person.family_name}
+    """Name and mail follow the provider; what it leaves out stays as it is."""
+    said = {"email": person.own_mail, "first_name": person.given_name, "last_name": person.family_name}
     changed = [field for field, value in said.items() if value and getattr(user, field) != value]
     for field in changed:
         setattr(user, field, said[field])
@@ -154,16 +199,14 @@ def _follow(user: User, person: Person) -> None:
 
 def _join_projects(user: User, person: Person) -> None:
     """The groups of projects on which the person was named in advance; each entry works once."""
-    # Only the address that the federation vouches for now: an account's own can be edited by its owner.
-    mail = person.mail.lower() if person.mail.isascii() else ""
-    named = Q(pk__in=())
-    if person.targeted_id:
-        named |= Q(targeted_id=person.targeted_id)
+    # Only the address that the provider vouches for now: an account's own can be edited by its owner.
+    mail = person.own_mail.lower() if person.own_mail.isascii() else ""
+    named = Q(targeted_id=person.identifier)
     if mail:
         named |= Q(mail=mail)
     for entry in ProjectMember.objects.select_for_update().filter(named, joined__isnull=True):
         # Some databases ignore case and trailing spaces.
-        if (entry.targeted_id or None) != person.targeted_id and (entry.mail or None) != mail:
+        if entry.targeted_id != person.identifier and (entry.mail or None) != mail:
             continue
         user.groups.add(entry.group)
         entry.user, entry.joined = user, timezone.now()

@@ -16,16 +16,24 @@ def digest(*parts: str) -> str:
 
 
 class FederatedIdentity(models.Model):
-    """One person as one federation names them, and the account that is theirs."""
+    """One person as one provider names them, and the account that is theirs; an account may have several."""
 
     key = models.CharField(
         max_length=64, unique=True, editable=False, help_text="Digest of issuer and subject."
     )
-    issuer = models.CharField(max_length=255, help_text="The federation: https://rapid.aaf.edu.au.")
+    issuer = models.CharField(max_length=255, help_text="The provider: https://rapid.aaf.edu.au.")
     subject = models.CharField(
-        "targeted ID",
+        "identifier",
         max_length=400,
-        help_text="Names the person for good: https://rapid.aaf.edu.au!https://HOST/rc/!…",
+        help_text="Names the person for good: the targeted ID of Rapid Connect "
+        "(https://rapid.aaf.edu.au!https://HOST/rc/!…), the sub of OpenID Connect.",
+    )
+    shared_token = models.CharField(
+        max_length=255,
+        blank=True,
+        editable=False,
+        db_index=True,
+        help_text="auEduPersonSharedToken: the same at every provider of one federation.",
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -34,11 +42,14 @@ class FederatedIdentity(models.Model):
         on_delete=models.CASCADE,
         related_name="+",
         verbose_name="account",
-        help_text="Whose account this identity signs in to. Empty while a person waits because an account of this "
-        "site has the same mail address: choose it here if it is theirs.",
+        help_text="Whose account this identity signs in to. Empty while a person waits because an account here "
+        "has the same mail address or shared token: choose it here if it is theirs.",
     )
-    mail = models.CharField(max_length=254, blank=True, help_text="As the federation last said.")
-    name = models.CharField(max_length=301, blank=True, help_text="As the federation last said.")
+    mail = models.CharField(max_length=254, blank=True, help_text="As the provider last said.")
+    mail_verified = models.BooleanField(
+        default=True, editable=False, help_text="Whether the provider vouches for the mail address."
+    )
+    name = models.CharField(max_length=301, blank=True, help_text="As the provider last said.")
     first_seen = models.DateTimeField(auto_now_add=True)
     last_seen = models.DateTimeField(null=True, blank=True)
 
@@ -61,7 +72,7 @@ class FederatedIdentity(models.Model):
 
 
 class ProjectMember(models.Model):
-    """Somebody who gets a project's group when they next sign in through the federation."""
+    """Somebody who gets a project's group when they next sign in through a provider."""
 
     group = models.ForeignKey(
         Group, on_delete=models.CASCADE, related_name="+", help_text="The project's group."
@@ -70,7 +81,10 @@ class ProjectMember(models.Model):
         blank=True, help_text="As the person's institution has it; case does not matter."
     )
     targeted_id = models.CharField(
-        "targeted ID", max_length=400, blank=True, help_text="Instead of the mail address, where it is known."
+        "identifier",
+        max_length=700,
+        blank=True,
+        help_text="Instead of the mail address: the targeted ID of Rapid Connect, or ISSUER!SUB of OpenID Connect.",
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -104,12 +118,10 @@ class ProjectMember(models.Model):
         self.mail = self.mail.strip().lower() if self.mail.isascii() else self.mail.strip()
         self.targeted_id = self.targeted_id.strip()
         if bool(self.mail) == bool(self.targeted_id):
-            raise ValidationError(
-                "Name the person by the mail address or by the targeted ID: one of the two."
-            )
+            raise ValidationError("Name the person by the mail address or by the identifier: one of the two.")
         if not self.mail.isascii():
             # Letters that look alike, or are alike in one case only, must not open a project.
-            raise ValidationError({"mail": "Only plain letters are compared: use the targeted ID instead."})
+            raise ValidationError({"mail": "Only plain letters are compared: use the identifier instead."})
 
 
 class SpentAssertion(models.Model):

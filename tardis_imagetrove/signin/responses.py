@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import global_settings, settings
 from django.http import HttpRequest, HttpResponse
 from django.views.csrf import csrf_failure
+
+CSRF_VIEW = "tardis_imagetrove.signin.responses.csrf_refused"
 
 
 class CookielessResponse(HttpResponse):
@@ -34,3 +37,13 @@ def csrf_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
     """For ``CSRF_FAILURE_VIEW``: Django's own page, without cookies. Other sites can post to any address."""
     page = csrf_failure(request, reason=reason)
     return without_cookies(request, page.content, page.status_code)
+
+
+def keep_visitors_signed_in() -> None:
+    """Use our ``CSRF_FAILURE_VIEW`` where the site has none of its own.
+
+    On MyTARDIS 5.0, Django's own would sign out whoever sends a form from another site to any address
+    (see :class:`CookielessResponse`).
+    """
+    if settings.CSRF_FAILURE_VIEW == global_settings.CSRF_FAILURE_VIEW:
+        settings.CSRF_FAILURE_VIEW = CSRF_VIEW

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tardis_imagetrove.signin import refusals
-from tardis_imagetrove.signin.assertion import MAX_LIFETIME, verify
-from tardis_imagetrove.signin.config import RapidConnectConfig
+from tardis_imagetrove.signin.rapid_connect.assertion import MAX_LIFETIME, verify
+from tardis_imagetrove.signin.rapid_connect.config import RapidConnectConfig
 
 from . import signer
 from .signer import ATTRIBUTES, AUDIENCE, ISSUER, SECRET, claims, sign, sign_bytes, targeted_id

@@ -7,14 +7,14 @@ import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
 
-from tardis_imagetrove.signin import backend, checks
-from tardis_imagetrove.signin.checks import check_rapid_connect
+from tardis_imagetrove.signin import checks, session
+from tardis_imagetrove.signin.checks import check_sign_in
 
 from . import signer
 
 
 def found(*ids):
-    return {message.id for message in check_rapid_connect(None)} == {f"imagetrove.{one}" for one in ids}
+    return {message.id for message in check_sign_in(None)} == {f"imagetrove.{one}" for one in ids}
 
 
 def config(site, **changes):
@@ -71,7 +71,7 @@ def test_a_long_secret_of_few_characters(site):
 def test_addresses_that_another_view_answers(site):
     site.ROOT_URLCONF = "tardis.urls"
     assert found("W103")
-    (message,) = check_rapid_connect(None)
+    (message,) = check_sign_in(None)
     assert all(path in message.msg for path in ("/rc/", "/rc,", "/rc/auth/jwt"))
     assert "root_urls" in message.hint
 
@@ -148,16 +148,17 @@ def test_a_leeway_that_is_none(site, leeway):
 def test_everything_at_once(site):
     site.RAPID_CONNECT_CONFIG = "no dictionary"
     assert found("W101", "W104", "W105", "W106")
-    assert signer.SECRET not in str(check_rapid_connect(None))
+    assert signer.SECRET not in str(check_sign_in(None))
 
 
 def test_paths_of_the_former_version_work_and_are_named(site):
     site.ROOT_URLCONF = checks.FORMER_ROOT_URLS
     site.AUTHENTICATION_BACKENDS = [
-        path if path != backend.PATH else backend.FORMER_PATH for path in site.AUTHENTICATION_BACKENDS
+        path if path != session.BACKEND else session.FORMER_BACKENDS[0]
+        for path in site.AUTHENTICATION_BACKENDS
     ]
     site.LOGIN_VIEWS = {site.SITE_ID: checks.FORMER_SIGN_IN_VIEW}
-    told = [message for message in check_rapid_connect(None)]
+    told = [message for message in check_sign_in(None)]
     assert [message.id for message in told] == ["imagetrove.W111"] * 3
     assert [message.msg.split()[0] for message in told] == [
         "ROOT_URLCONF",

@@ -129,5 +129,5 @@ def test_what_cannot_be_linked_is_said(site, local, args, options, words):
 
 def test_a_targeted_id_needs_a_federation(site, local):
     site.RAPID_CONNECT_CONFIG = {}
-    with pytest.raises(CommandError, match="iss"):
+    with pytest.raises(CommandError, match="which one it is by --issuer"):
         run("imagetrove_link_account", "local-ada", targeted_id="x")

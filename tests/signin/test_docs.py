@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from tardis_imagetrove.signin import checks, config, refusals
+from tardis_imagetrove.signin import checks, refusals, session
+from tardis_imagetrove.signin.rapid_connect import checks as rapid_connect_checks
+from tardis_imagetrove.signin.rapid_connect import config
 
 from .test_sign_in import all_refusals
 
@@ -16,13 +18,15 @@ def test_every_refusal_is_listed_with_its_status():
 
 
 def test_every_check_is_listed():
-    source = Path(checks.__file__).read_text(encoding="utf-8")
+    source = "".join(
+        Path(module.__file__).read_text(encoding="utf-8") for module in (checks, rapid_connect_checks)
+    )
     assert set(re.findall(r"^\| `(imagetrove\.W\d+)` \|", TEXT, re.MULTILINE)) == set(
         re.findall(r'"(imagetrove\.W\d+)"', source)
     )
 
 
 def test_the_lines_of_settings_are_those_that_the_checks_ask_for():
-    for line in (checks.ROOT_URLS, checks.SIGN_IN_VIEW, checks.backend.PATH):
+    for line in (checks.ROOT_URLS, checks.SIGN_IN_VIEW, session.BACKEND):
         assert f'"{line}"' in TEXT
     assert f"0 to {config.MAX_LEEWAY}; {config.DEFAULT_LEEWAY} if not given" in TEXT

@@ -42,11 +42,11 @@ def test_a_page_that_is_shown_does_set_one(writing, site, client):
 
 
 def test_a_view_of_the_sites_own_for_refused_forms_stays(settings):
-    from tardis_imagetrove.signin import config
+    from tardis_imagetrove.signin import responses
 
-    assert settings.CSRF_FAILURE_VIEW == config.CSRF_VIEW
+    assert settings.CSRF_FAILURE_VIEW == responses.CSRF_VIEW
     settings.CSRF_FAILURE_VIEW = "somewhere.of_the_sites_own"
-    config.keep_visitors_signed_in()
+    responses.keep_visitors_signed_in()
     assert settings.CSRF_FAILURE_VIEW == "somewhere.of_the_sites_own"
 
 

@@ -150,7 +150,7 @@ def test_signals_and_the_backend_are_those_of_any_sign_in(post, client):
         post(signer.assertion())
     finally:
         user_logged_in.disconnect(note)
-    backend = "tardis_imagetrove.signin.backend.RapidConnectBackend"
+    backend = "tardis_imagetrove.signin.backend.FederatedBackend"
     assert seen == [(user_of(client), backend)]
     assert client.session["_auth_user_backend"] == backend
 

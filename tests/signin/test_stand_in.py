@@ -7,7 +7,7 @@ import pytest
 from django.test import override_settings
 
 from devhost.federation import assertions, setup
-from tardis_imagetrove.signin.checks import check_rapid_connect
+from tardis_imagetrove.signin.checks import check_sign_in
 
 from .conftest import code_of, user_of
 
@@ -42,7 +42,7 @@ def follow(client, person, spoilt=""):
 def test_a_whole_sign_in(demo, client):
     assert follow(client, "bjork").status_code == 302
     assert user_of(client)
-    assert not check_rapid_connect(None)
+    assert not check_sign_in(None)
 
 
 @pytest.mark.parametrize(

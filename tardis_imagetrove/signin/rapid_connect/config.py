@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.conf import global_settings, settings
+from django.conf import settings
 from django.urls import reverse_lazy
 
 DEFAULT_LEEWAY = 30
@@ -13,8 +13,6 @@ DEFAULT_LEEWAY = 30
 
 MAX_LEEWAY = 300
 """Seconds. More would keep a stolen assertion alive for longer than a sign-in takes."""
-
-CSRF_VIEW = "tardis_imagetrove.signin.responses.csrf_refused"
 
 PLACEHOLDER_SECRET = "CHANGE_ME"
 """The secret that MyTARDIS ships: known to everybody."""
@@ -41,6 +39,7 @@ class RapidConnectConfig:
         login_url: ``authnrequest_url``, where a person is sent to sign in; empty until the service is registered.
         leeway: seconds, from 0 to :data:`MAX_LEEWAY`; ``leeway`` is our own key of the dictionary.
         label: text of the button; our own key as well.
+        federation: name shared with OpenID providers of the same federation; our own key as well.
     """
 
     enabled: bool = False
@@ -50,6 +49,7 @@ class RapidConnectConfig:
     login_url: str = ""
     leeway: int = DEFAULT_LEEWAY
     label: str = ""
+    federation: str = ""
 
     @property
     def secret_is_known(self) -> bool:
@@ -66,16 +66,6 @@ class RapidConnectConfig:
 def is_leeway(value: Any) -> bool:
     """True for a whole number of seconds within bounds."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LEEWAY
-
-
-def keep_visitors_signed_in() -> None:
-    """Use our ``CSRF_FAILURE_VIEW`` where the site has none of its own.
-
-    On MyTARDIS 5.0, Django's own would sign out whoever sends a form from another site to any address
-    (see :class:`.responses.CookielessResponse`).
-    """
-    if settings.CSRF_FAILURE_VIEW == global_settings.CSRF_FAILURE_VIEW:
-        settings.CSRF_FAILURE_VIEW = CSRF_VIEW
 
 
 def lead_to_the_sign_in_page(**changed: Any) -> None:
@@ -114,5 +104,6 @@ def current() -> RapidConnectConfig:
         audience=text("aud"),
         login_url=text("authnrequest_url"),
         leeway=leeway if is_leeway(leeway) else DEFAULT_LEEWAY,
+        federation=text("federation"),
         label=text("label") or f"Sign in with {FEDERATIONS.get(text('iss'), 'your institution')}",
     )

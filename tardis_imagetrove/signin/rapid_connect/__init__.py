@@ -1,0 +1,1 @@
+"""The provider for AAF Rapid Connect: the federation posts a signed assertion."""
