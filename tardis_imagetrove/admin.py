@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import suppress
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_permission_codename
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.validators import URLValidator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
@@ -78,14 +80,19 @@ def _about(conversion: Filter) -> str:
 
 class InstrumentConfigurationForm(forms.ModelForm):
     instrument = PairsField(
-        help_text="DICOM fields and the values that must all hold, one a line: ManufacturerModelName = Skyra"
+        label="DICOM fields that tell it",
+        help_text="Fields and the values that must all hold, one a line: ManufacturerModelName = Skyra",
     )
     experiment_title = LinesField(
         help_text="DICOM fields, one a line, whose values joined by / make the title."
     )
     dataset_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
     default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
-    filters = LinesField(required=False, help_text="Conversion filters to run, one a line; none means all.")
+    filters = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Conversion filters to run; none ticked means all.",
+    )
 
     deidentification_options = forms.MultipleChoiceField(
         required=False,
@@ -97,13 +104,17 @@ class InstrumentConfigurationForm(forms.ModelForm):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         if "filters" in self.fields:
-            self.fields[
-                "filters"
-            ].help_text += f" There are {'; '.join(map(_about, registry.survey().filters.values()))}."
+            known = registry.survey().filters
+            gone = [name for name in self.instance.filters or () if name not in known]
+            self.fields["filters"].choices = [
+                *((name, _about(conversion)) for name, conversion in known.items()),
+                *((name, f"{name}: no such filter here; untick it") for name in gone),
+            ]
 
     class Meta:
         model = InstrumentConfiguration
         fields = "__all__"  # noqa: DJ007 (the fieldsets say which)
+        labels = {"mytardis_instrument": "MyTARDIS instrument"}
 
     def clean_filters(self) -> list[str]:
         names = self.cleaned_data["filters"]
@@ -128,7 +139,9 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
     form = InstrumentConfigurationForm
     list_display = ("name", "enabled", "mytardis_instrument", "owner", "project_field", "modified")
     list_filter = ("enabled",)
-    raw_id_fields = ("owner",)
+    list_select_related = ("mytardis_instrument", "owner")
+    autocomplete_fields = ("owner", "mytardis_instrument")
+    save_as = True
     inlines = (SenderInline,)
     fieldsets = (
         (None, {"fields": ("name", "enabled", "instrument", "experiment_title", "dataset_title")}),
@@ -155,6 +168,21 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
         ),
         ("Conversion", {"fields": ("quiet_seconds", "filters")}),
     )
+
+    class Media:
+        css = {"all": ("tardis_imagetrove/admin.css",)}
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, object]:
+        """The schemas of the newest instrument, since most sites have one set; else addresses of this site."""
+        newest = InstrumentConfiguration.objects.order_by("-modified").first()
+        initial = {}
+        for level in ("experiment", "dataset", "file"):
+            field = f"schema_{level}"
+            address = getattr(newest, field, request.build_absolute_uri(f"/schema/imagetrove/{level}"))
+            with suppress(ValidationError):  # a host without a domain makes no valid address
+                URLValidator()(address)
+                initial[field] = address
+        return {**initial, **super().get_changeform_initial_data(request)}
 
 
 @admin.register(ProjectGroup)

@@ -6,12 +6,16 @@ Their ids are stable and listed in ``docs/install.md``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from django.conf import settings as django_settings
 from django.core import checks
 from django.db import DatabaseError
 from django.urls import NoReverseMatch, reverse
+from django.utils.module_loading import import_string
 
 from .conf import DEFAULTS, settings
 from .conversion import registry
@@ -213,6 +217,68 @@ def check_senders(databases: Sequence[str] | None = None, **_: object) -> list[c
             id="imagetrove.W007",
         )
     ]
+
+
+@checks.register("imagetrove")
+def check_dataset_views(**_: object) -> list[checks.CheckMessage]:
+    """Whether what ``DATASET_VIEWS`` names for datasets' pages is there; MyTARDIS only logs that it is not."""
+    found = []
+    for pattern, view in _dataset_views():
+        if isinstance(view, str):
+            try:
+                view = import_string(view)
+            except ImportError as error:
+                found.append(f"DATASET_VIEWS[{pattern!r}]: {error}")
+                continue
+        ours = getattr(view, "__module__", "").partition(".")[0] == __package__
+        if ours and not _is_our_page(view):
+            found.append(f"DATASET_VIEWS[{pattern!r}]: {view!r} is no page of a dataset")
+    return [checks.Warning(f"{words}.", hint=_DATASET_VIEWS_HINT, id="imagetrove.W009") for words in found]
+
+
+@checks.register(checks.Tags.database)
+def check_dataset_schemas(databases: Sequence[str] | None = None, **_: object) -> list[checks.CheckMessage]:
+    """Whether ``DATASET_VIEWS`` and the instruments' schemas fit; by ``check --database default``."""
+    ours = [pattern for pattern, view in _dataset_views() if _is_our_page(view)]
+    if not databases or not ours:  # a site may do without our page
+        return []
+    try:
+        schemas = dict(InstrumentConfiguration.objects.values_list("name", "schema_dataset"))
+    except DatabaseError:  # before the first migrate
+        return []
+    without = [
+        f"Instrument configuration {name}: no pattern of DATASET_VIEWS for the app's page fits its dataset"
+        f" schema {schema}; MyTARDIS shows its datasets on a page of its own"
+        for name, schema in sorted(schemas.items())
+        if not any(re.match(pattern, schema) for pattern in ours)
+    ]
+    idle = [
+        f"DATASET_VIEWS[{pattern!r}] fits no instrument's dataset schema"
+        for pattern in ours
+        if schemas and not any(re.match(pattern, schema) for schema in schemas.values())
+    ]
+    return [
+        checks.Warning(f"{words}.", hint=_DATASET_VIEWS_HINT, id="imagetrove.W009")
+        for words in (*without, *idle)
+    ]
+
+
+_DATASET_VIEWS_HINT = (
+    "An entry is a regular expression of the dataset's schema, and the page:"
+    " (r'http://example\\.edu/schema/2$', 'tardis_imagetrove.views.DatasetPage')."
+)
+
+
+def _dataset_views() -> list[tuple[str, object]]:
+    return list(getattr(django_settings, "DATASET_VIEWS", None) or ())
+
+
+def _is_our_page(view: object) -> bool:
+    from .views import DatasetPage
+
+    with suppress(ImportError):
+        view = import_string(view) if isinstance(view, str) else view
+    return isinstance(view, type) and issubclass(view, DatasetPage)
 
 
 @checks.register("imagetrove")

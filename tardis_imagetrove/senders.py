@@ -6,8 +6,9 @@ import logging
 import threading
 
 from django.db import DatabaseError, close_old_connections
+from django.db.models import Exists, OuterRef
 
-from .models import InstrumentConfiguration
+from .models import InstrumentConfiguration, Series
 from .models import Sender as Configured
 from .scp import Sender, SenderList
 
@@ -31,12 +32,16 @@ def configured_senders() -> list[Sender]:
 
 
 def instruments_without_senders() -> list[str]:
-    """Names of the enabled instruments that have no sender of their own.
+    """Names of the enabled instruments that nobody seems to send for.
+
+    One without a sender of its own whose series arrive all the same stands behind a router, or shares
+    another's console.
 
     Raises:
         DatabaseError: the database is away.
     """
-    found = InstrumentConfiguration.objects.filter(enabled=True, senders=None)
+    arrived = Series.objects.filter(configuration=OuterRef("pk"))
+    found = InstrumentConfiguration.objects.filter(~Exists(arrived), enabled=True, senders=None)
     return list(found.values_list("name", flat=True))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tardis.celery import tardis_app
@@ -24,6 +26,9 @@ _CHUNK = 500
 
 _CARRY_QUESTIONS = ("amqp", "py-amqp", "redis")
 """Drivers of brokers by which workers can be asked something."""
+
+_TASKS = {"ingest": "tardis_imagetrove.ingest_series", "convert": "tardis_imagetrove.run_filter"}
+"""The task of each kind of work."""
 
 _BROKER_SECONDS = 2.0
 """How long a broker may take to answer a connection before what is queued waits for later."""
@@ -45,14 +50,14 @@ def open_spool(folder: str | Path | None = None) -> Spool:
 _LATE = {"acks_late": True, "reject_on_worker_lost": False}
 
 
-@tardis_app.task(name="tardis_imagetrove.ingest_series", ignore_result=True, **_LATE)
+@tardis_app.task(name=_TASKS["ingest"], ignore_result=True, **_LATE)
 def ingest_series(series_uid: str, spool_folder: str | None = None) -> None:
     """Archive what the spool holds of a series and have its filters queued."""
     spool = open_spool(spool_folder)
     queue_runs(do_ingest_series(spool, series_uid, list(registry.load()), settings.scratch_path))
 
 
-@tardis_app.task(name="tardis_imagetrove.run_filter", ignore_result=True, **_LATE)
+@tardis_app.task(name=_TASKS["convert"], ignore_result=True, **_LATE)
 def run_filter(run_id: int) -> None:
     """Do one filter run, and those that are queued beside it; let their series' state follow."""
     for series_id in do_filter_runs(run_id, settings.scratch_path, settings.STALL_SECONDS / 4):
@@ -168,8 +173,21 @@ def broker_problem() -> str:
     return ""
 
 
-def listeners(seconds: float = 2.0) -> dict[str, list[str]] | None:
-    """Names of the workers that take work from each of our queues.
+@dataclass(frozen=True)
+class Listeners:
+    """Who takes work from our queues.
+
+    Attributes:
+        queues: names of the workers of each queue that can do its work.
+        outdated: those that take our work and know nothing of it: they run since before the app was installed.
+    """
+
+    queues: Mapping[str, list[str]]
+    outdated: tuple[str, ...] = ()
+
+
+def listeners(seconds: float = 2.0) -> Listeners | None:
+    """The workers that take work from our queues.
 
     Returns:
         None where nobody can say: the broker carries no such question, or is away.
@@ -179,18 +197,29 @@ def listeners(seconds: float = 2.0) -> dict[str, list[str]] | None:
             broker.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=5)
             if broker.transport.driver_type not in _CARRY_QUESTIONS:
                 return None
-            answers = tardis_app.control.inspect(timeout=seconds, connection=broker).active_queues() or {}
+            ask = partial(tardis_app.control.inspect, timeout=seconds, connection=broker)
+            consumed = ask().active_queues() or {}
+            # As many answers as workers are waited for, and no longer.
+            known = ask(destination=list(consumed), limit=len(consumed)).registered() if consumed else None
     except Exception:  # each transport has its own
         return None
-    found: dict[str, list[str]] = {queue: [] for queue in queues().values()}
-    for worker, consumed in answers.items():
-        for queue in {str(one.get("name")) for one in consumed} & found.keys():
-            found[queue].append(worker)
-    return {queue: sorted(workers) for queue, workers in found.items()}
+    queue_of, outdated = queues(), set()
+    found: dict[str, list[str]] = {queue: [] for queue in queue_of.values()}
+    for worker, taken in sorted(consumed.items()):
+        names = {str(one.get("name")) for one in taken} & found.keys()
+        # One that does not say what it knows is believed.
+        knows = {task.partition(" ")[0] for task in (known or {}).get(worker, _TASKS.values())}
+        for kind, task in _TASKS.items():
+            if queue_of[kind] in names and task not in knows:
+                outdated.add(worker)
+        if worker not in outdated:
+            for name in names:
+                found[name].append(worker)
+    return Listeners(found, tuple(sorted(outdated)))
 
 
-def unheard(heard: dict[str, list[str]] | None = None) -> list[str]:
-    """Words for each of our queues that no worker takes work from; none where nobody can say.
+def unheard(heard: Listeners | None = None) -> list[str]:
+    """Words for each of our queues that no worker does the work of; none where nobody can say.
 
     Args:
         heard: of :func:`listeners`, if they were asked already.
@@ -201,11 +230,15 @@ def unheard(heard: dict[str, list[str]] | None = None) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for kind, queue in queues().items():
         kinds.setdefault(queue, []).append(kind)
-    return [
+    silent = [
         f"no worker takes work from the queue {queue!r} ({' and '.join(kinds[queue])}):"
         f" start one with -Q {queue}"
-        for queue, workers in heard.items()
-        if not workers
+        for queue, workers in heard.queues.items()
+        if not workers and not heard.outdated
+    ]
+    return [
+        *(f"worker {name} was started before this app was installed: restart it" for name in heard.outdated),
+        *silent,
     ]
 
 

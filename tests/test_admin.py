@@ -12,7 +12,14 @@ from django.urls import reverse
 from tardis_imagetrove import tasks
 from tardis_imagetrove.ingest import states
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Event, FederatedIdentity, FilterRun, ProjectGroup, Series
+from tardis_imagetrove.models import (
+    Event,
+    FederatedIdentity,
+    FilterRun,
+    InstrumentConfiguration,
+    ProjectGroup,
+    Series,
+)
 from tardis_imagetrove.reasons import Reason
 
 from .conftest import deliver, phantom, series_uid, why
@@ -64,9 +71,92 @@ def test_several_runs_are_run_again_with_one_message_an_archive(run, staff, monk
     assert set(FilterRun.objects.values_list("state", flat=True)) == {FilterRun.State.QUEUED}
 
 
+ADD = "admin:tardis_imagetrove_instrumentconfiguration_add"
+CHANGE = "admin:tardis_imagetrove_instrumentconfiguration_change"
+
+
+def filled(page):
+    """What a browser would send back of the form that a page shows."""
+    values = {}
+    adminform = page.context["adminform"].form
+    for form in (adminform, page.context["inline_admin_formsets"][0].formset.management_form):
+        for bound in form:
+            value = (
+                bound.field.prepare_value(bound.value())
+                if hasattr(bound.field, "prepare_value")
+                else bound.value()
+            )
+            if value not in (None, False):
+                values[bound.html_name] = value
+    values["senders-TOTAL_FORMS"] = values["senders-INITIAL_FORMS"] = 0
+    return values
+
+
 def test_an_instruments_form_tells_which_filters_there_are_and_what_they_make(staff):
-    page = staff.get(reverse("admin:tardis_imagetrove_instrumentconfiguration_add")).content.decode()
-    assert "nifti (NIfTI, Sidecar, Gradients, of series with pixels); minc (MINC," in page
+    page = staff.get(reverse(ADD)).content.decode()
+    assert "nifti (NIfTI, Sidecar, Gradients, of series with pixels)" in page
+    assert 'type="checkbox" name="filters" value="minc"' in page
+
+
+def test_a_new_instrument_begins_with_the_schemas_of_the_last_one(staff, configuration):
+    page = staff.get(reverse(ADD), SERVER_NAME="data.example.edu")
+    assert f'value="{configuration.schema_dataset}"' in page.content.decode()
+    configuration.delete()
+    page = staff.get(reverse(ADD), SERVER_NAME="localhost")
+    assert 'value="http://localhost/schema/imagetrove/dataset"' in page.content.decode()
+    assert (
+        "schema_dataset" not in staff.get(reverse(ADD)).context["adminform"].form.initial
+    )  # http://testserver
+
+
+def test_the_owner_and_the_mytardis_instrument_are_found_by_typing(staff, configuration):
+    page = staff.get(reverse(CHANGE, args=[configuration.pk])).content.decode()
+    for field in ("owner", "mytardis_instrument"):
+        answer = staff.get(
+            reverse("admin:autocomplete"),
+            {
+                "app_label": "tardis_imagetrove",
+                "model_name": "instrumentconfiguration",
+                "field_name": field,
+                "term": configuration.owner.username,
+            },
+        )
+        assert answer.status_code == 200
+        assert f'data-field-name="{field}"' in page
+    assert "MyTARDIS instrument:" in page and "DICOM fields that tell it:" in page
+
+
+def test_an_instrument_is_copied_under_another_name(staff, configuration):
+    values = filled(staff.get(reverse(CHANGE, args=[configuration.pk])))
+    answer = staff.post(
+        reverse(CHANGE, args=[configuration.pk]),
+        {**values, "name": "Another", "filters": ["nifti"], "_saveasnew": "1"},
+    )
+    assert answer.status_code == 302, answer.context["errors"]
+    copy = InstrumentConfiguration.objects.get(name="Another")
+    assert (copy.instrument, copy.filters) == (configuration.instrument, ["nifti"])
+
+
+def test_a_filter_that_is_gone_is_shown_and_has_to_be_unticked(staff, configuration):
+    configuration.filters = ["nifti", "gone"]
+    InstrumentConfiguration.objects.filter(pk=configuration.pk).update(filters=configuration.filters)
+    address = reverse(CHANGE, args=[configuration.pk])
+    page = staff.get(address)
+    assert "gone: no such filter here; untick it" in page.content.decode()
+    refused = staff.post(address, filled(page))
+    assert "No such filter: gone." in refused.content.decode()
+    assert staff.post(address, {**filled(page), "filters": ["nifti"]}).status_code == 302
+    configuration.refresh_from_db()
+    assert configuration.filters == ["nifti"]
+
+
+def test_a_list_asks_as_much_of_many_rows_as_of_few(run, staff, django_assert_max_num_queries):
+    for number in range(30):
+        Series.objects.create(series_uid=f"1.2.{number}", configuration=run.archive.series.configuration)
+        FilterRun.objects.create(archive=run.archive, filter=f"filter{number}")
+    for model in MODELS:
+        with django_assert_max_num_queries(12):
+            staff.get(reverse(f"admin:tardis_imagetrove_{model}_changelist"))
 
 
 # Every page of ours, with rows in every state

@@ -9,7 +9,13 @@ from django.apps import apps
 from django.core import checks
 from django.core.management import call_command
 
-from tardis_imagetrove.checks import check_mytardis_database, check_schemas
+from tardis_imagetrove.checks import (
+    check_dataset_schemas,
+    check_mytardis_database,
+    check_schemas,
+    check_senders,
+)
+from tardis_imagetrove.models import Series
 
 from .conftest import configure
 
@@ -189,3 +195,53 @@ def test_a_schema_of_the_wrong_type_is_told_with_the_instrument(owner):
     (message,) = check_schemas(databases=["default"])
     assert "Phantom MR: schema http://example.edu/schema/2 is" in message.msg
     call_command("migrate", verbosity=0, skip_checks=False)  # which one instrument must not stop
+
+
+# The page of a dataset
+
+PAGE = "tardis_imagetrove.views.DatasetPage"
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        ("tardis_imagetrove.views.DatasetPagee", 'does not define a "DatasetPagee"'),
+        ("tardis_imagetrov.views.DatasetPage", "No module named 'tardis_imagetrov'"),
+        ("tardis_imagetrove.views.series_list", "series_list"),
+        (PAGE, None),
+        ("tardis.tardis_portal.views.pages.DatasetView", None),
+    ],
+)
+def test_a_dataset_view_that_is_not_there_is_told(settings, tmp_path, view, words):
+    settings.DATASET_VIEWS = [("http://example.edu/", view)]
+    told = found(settings, SPOOL=str(tmp_path))
+    if words is None:
+        assert told == {}
+    else:
+        assert list(told) == ["imagetrove.W009"]
+        assert words in told["imagetrove.W009"] and "'http://example.edu/'" in told["imagetrove.W009"]
+
+
+@pytest.mark.django_db
+def test_instruments_whose_datasets_have_no_page_and_pages_without_an_instrument_are_told(owner, settings):
+    configure(owner, name="Skyra", schema_dataset="http://example.edu/schema/20")
+    settings.DATASET_VIEWS = [(r"http://example\.edu/schema/2$", PAGE), (r"http://", "another.apps.View")]
+    told = [message.msg for message in check_dataset_schemas(databases=["default"])]
+    assert told == [
+        "Instrument configuration Skyra: no pattern of DATASET_VIEWS for the app's page fits its dataset"
+        " schema http://example.edu/schema/20; MyTARDIS shows its datasets on a page of its own.",
+        r"DATASET_VIEWS['http://example\\.edu/schema/2$'] fits no instrument's dataset schema.",
+    ]
+    settings.DATASET_VIEWS = [(r"http://example\.edu/schema/2", PAGE)]
+    assert check_dataset_schemas(databases=["default"]) == []
+    settings.DATASET_VIEWS = []
+    assert check_dataset_schemas(databases=["default"]) == []
+
+
+@pytest.mark.django_db
+def test_an_instrument_behind_a_router_is_not_told_to_have_no_sender(owner):
+    one = configure(owner, name="Skyra")
+    one.senders.all().delete()
+    assert [message.id for message in check_senders(databases=["default"])] == ["imagetrove.W007"]
+    Series.objects.create(series_uid="1.2.3", configuration=one)
+    assert check_senders(databases=["default"]) == []

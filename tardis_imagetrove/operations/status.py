@@ -167,8 +167,8 @@ def look(states: Iterable[str] = ATTENTION) -> Status:
     workers, silent = None, []
     if not unreachable:
         with contextlib.suppress(ImproperlyConfigured):  # a queue's name, which is among the settings
-            workers = listeners()
-            silent = unheard(workers) if workers else []
+            if heard := listeners():
+                workers, silent = heard.queues, unheard(heard)
     problems = [
         *(Reason("settings", text) for text in wrong),
         *_spool_problems(spool, wrong),

@@ -1,16 +1,16 @@
-"""The receiver's counts for Prometheus: as text (pure), and over HTTP on a port of their own."""
+"""The receiver's counts for Prometheus, over HTTP on a port of their own."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
 from .records import Counters
-
-logger = logging.getLogger("tardis_imagetrove.scp")
 
 _PREFIX = "imagetrove_"
 
@@ -60,62 +60,44 @@ def receiver_metrics(counters: Counters, open_associations: int) -> list[Metric]
     ]
 
 
-def render(metrics: Iterable[Metric]) -> str:
-    """Metrics in the Prometheus text format, version 0.0.4."""
-    lines = []
-    for metric in metrics:
-        name = _PREFIX + metric.name
-        lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.samples_are}"]
-        for value, number in sorted(metric.samples.items()):
-            escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-            label = f'{{{metric.label}="{escaped}"}}' if metric.label else ""
-            lines.append(f"{name}{label} {number:.15g}")
-    return "\n".join(lines) + "\n"
+class _Collector(Collector):
+    """Asks for the counts at each scrape."""
+
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def describe(self) -> list[Family]:
+        return []  # or it would be asked for the counts before anything runs
+
+    def collect(self) -> Iterator[Family]:
+        for metric in self._read():
+            make = GaugeMetricFamily if metric.samples_are == "gauge" else CounterMetricFamily
+            family = make(_PREFIX + metric.name, metric.help, labels=[metric.label] if metric.label else [])
+            for value, number in sorted(metric.samples.items()):
+                family.add_metric([value] if metric.label else [], number)
+            yield family
 
 
 class MetricsServer:
-    """Serves ``/metrics`` on a port of its own.
+    """Serves the metrics on a port of its own.
 
     Args:
-        read: called for each request; an exception is logged and answered with 500.
+        read: called for each request; an exception is answered with 500, and its traceback goes to stderr.
 
     Raises:
         OSError: the port cannot be listened on.
     """
 
     def __init__(self, host: str, port: int, read: Callable[[], Iterable[Metric]]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10
-
-            def do_GET(self) -> None:  # noqa: N802 (the name that http.server looks for)
-                if self.path.partition("?")[0] != "/metrics":
-                    self.send_error(404)
-                    return
-                try:
-                    body = render(read()).encode()
-                except Exception:
-                    logger.exception("cannot read the metrics")
-                    self.send_error(500)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_arguments: object) -> None:
-                """Scrapes are not worth a line."""
-
+        registry = CollectorRegistry()
+        registry.register(_Collector(read))
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot serve metrics on {host} port {port}: {error.strerror}"
             ) from error
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
+        self.port = self._server.server_port
 
     def stop(self) -> None:
         """Serve no more."""

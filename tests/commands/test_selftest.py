@@ -130,7 +130,7 @@ def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run
 
 def test_a_queue_without_a_worker_is_not_taken_for_the_brokers_fault(site, run, monkeypatch):
     # The broker of these tests does not carry the question who listens.
-    monkeypatch.setattr(tasks, "listeners", lambda: {"celery": []})
+    monkeypatch.setattr(tasks, "listeners", lambda: tasks.Listeners({"celery": []}))
     site.start_receiver(closed=True)
     lines, well = run(timeout=6)
     assert not well

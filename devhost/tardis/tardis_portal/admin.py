@@ -78,6 +78,11 @@ class ParameterNameInline(admin.TabularInline):
     extra = 0
 
 
+@admin.register(models.Instrument)
+class InstrumentAdmin(admin.ModelAdmin):
+    search_fields = ["name"]
+
+
 @admin.register(models.Schema)
 class SchemaAdmin(admin.ModelAdmin):
     list_display = ["namespace", "name", "type"]
@@ -92,7 +97,6 @@ admin.site.register(
     [
         models.Facility,
         models.GroupAdmin,
-        models.Instrument,
         models.License,
         models.UserAuthentication,
         models.UserProfile,
