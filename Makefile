@@ -12,7 +12,8 @@ NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
 .PHONY: score-deidentification bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
-IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+# One more than cores: many tests wait for processes of theirs.
+IN_PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist worksteal
 # Who sees what: tried on both flavours of MyTARDIS that the embedded host can be.
 ACCESS := $(addprefix tests/, mytardis test_dataset_page.py test_checks.py operations/test_mine.py operations/test_people.py \
 	devhost/test_host_contract.py devhost/test_host_access.py devhost/test_host_files.py devhost/test_host_pages.py)

@@ -95,6 +95,7 @@ class InstrumentConfigurationForm(forms.ModelForm):
     )
 
     deidentification_options = forms.MultipleChoiceField(
+        label="De-identification options",
         required=False,
         choices=[(option.value, option.title) for option in Option],
         widget=forms.CheckboxSelectMultiple,
@@ -114,7 +115,18 @@ class InstrumentConfigurationForm(forms.ModelForm):
     class Meta:
         model = InstrumentConfiguration
         fields = "__all__"  # noqa: DJ007 (the fieldsets say which)
-        labels = {"mytardis_instrument": "MyTARDIS instrument"}
+        labels = {
+            "mytardis_instrument": "MyTARDIS instrument",
+            "schema_experiment": "Schema of experiments",
+            "schema_dataset": "Schema of datasets",
+            "schema_file": "Schema of files",
+        }
+        help_texts = {
+            "schema_experiment": "Namespace of the experiments' parameters: http://example.edu/schema/1",
+            "schema_dataset": "Another one, of the datasets': http://example.edu/schema/2. "
+            "The pattern in DATASET_VIEWS must match it.",
+            "schema_file": "A third one, of the files': http://example.edu/schema/3",
+        }
 
     def clean_filters(self) -> list[str]:
         names = self.cleaned_data["filters"]

@@ -221,9 +221,9 @@ def _thumbnails(request: HttpRequest, dataset_id: int) -> dict[int, str]:
         kind__in=_shown_as(Shown.PICTURE), run__archive__series__dataset_key__dataset=dataset_id
     )
     verified = verified_datafiles(pictures.order_by().values("datafile"))
-    portal = mytardis()
-    viewable = portal.viewable_datafiles(request, dataset_id, verified)
-    allowed = portal.downloadable_datafiles(request, dataset_id, viewable)
+    tardis = mytardis()
+    viewable = tardis.viewable_datafiles(request, dataset_id, verified)
+    allowed = tardis.downloadable_datafiles(request, dataset_id, viewable)
     newest = {
         series_id: datafile_id
         for series_id, datafile_id in pictures.order_by("run__archive__version").values_list(
@@ -269,10 +269,10 @@ class _Files:
 
     def __init__(self, request: HttpRequest, dataset_id: int, archives: list[Archive]) -> None:
         ids = [datafile_id for archive in archives for _, datafile_id in _made(archive)]
-        portal = mytardis()
-        viewable = portal.viewable_datafiles(request, dataset_id, ids)
+        tardis = mytardis()
+        viewable = tardis.viewable_datafiles(request, dataset_id, ids)
         self._files = {pk: file for pk, file in stored_files(ids).items() if pk in viewable}
-        self._allowed = portal.downloadable_datafiles(request, dataset_id, viewable)
+        self._allowed = tardis.downloadable_datafiles(request, dataset_id, viewable)
         self._ranks = {kind: rank for rank, kind in enumerate((DICOM, *registry.kinds()))}
 
     def shows(self, datafile_id: int) -> bool:

@@ -194,6 +194,33 @@ def test_queues_of_their_own_need_their_workers_and_what_waits_there_is_told(
     assert (code, "no worker" in said) == (0, False)
 
 
+@pytest.mark.peer
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_a_worker_from_before_the_app_was_installed_is_named(make_site, request, broker):
+    address = request.getfixturevalue(broker)
+    site = make_site(broker=address)
+    # Without Django's settings, by which Celery would load the app.
+    old = (
+        "import os, sys; del os.environ['DJANGO_SETTINGS_MODULE']; from celery import Celery;"
+        " Celery(broker=sys.argv[1]).worker_main(sys.argv[2:])"
+    )
+    options = ("worker", "--pool", "solo", "--without-gossip", "--without-mingle", "--hostname", "old@%h")
+    site.start("old", ["-c", old, address, *options])
+    told = eventually(
+        lambda: (said := manage(site, "imagetrove_status")[1]) and "worker old@" in said and said,
+        60,
+        "it is named",
+    )
+    assert "was started before this app was installed: restart it" in told
+    assert "no worker takes work" not in told
+    site.kill("old")
+    site.start_worker("new")
+    told = eventually(
+        lambda: (said := manage(site, "imagetrove_status")[1]) and "Queue celery: new@" in said and said, 60
+    )
+    assert "restart it" not in told
+
+
 def test_filters_that_misbehave_fail_and_the_worker_goes_on(make_site, tmp_path):
     kinds = ("Hanging", "Hungry", "Crashing", "Slow")
     site = make_site(filters=tuple(f"tests.misbehaving.{kind}Filter" for kind in kinds))

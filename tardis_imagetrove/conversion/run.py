@@ -311,9 +311,9 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
         Overtaken: another worker has the run.
         Superseded: late instances have made a newer archive.
     """
-    portal = mytardis()
+    tardis = mytardis()
     series = run.archive.series
-    box_id = portal.box_for(
+    box_id = tardis.box_for(
         run.archive.datafile.dataset_id,
         series.configuration.storage_box_id if series.configuration else None,
     )
@@ -332,28 +332,28 @@ def _keep(run: FilterRun, conversion: Filter, result: FilterResult) -> None:
     try:
         for record, output in zip(records, result.outputs, strict=True):
             with output.path.open("rb") as file:
-                sums.append(portal.store(record, file_chunks(file), box_id))
+                sums.append(tardis.store(record, file_chunks(file), box_id))
         with transaction.atomic():
             if not _mine(run).select_for_update().exists():
                 raise Overtaken
             _refuse_superseded(run.archive)
             former = list(run.outputs.values_list("datafile_id", flat=True))
-            portal.set_aside(former)
+            tardis.set_aside(former)
             for record, output, its_sums in zip(records, result.outputs, sums, strict=True):
                 FilterOutput.objects.create(
-                    run=run, datafile_id=portal.register(record, its_sums, box_id), kind=output.kind
+                    run=run, datafile_id=tardis.register(record, its_sums, box_id), kind=output.kind
                 )
             _mine(run).update(filter_version=conversion.version, converter=result.converter[:200])
     except BaseException:
         for record in records[: len(sums)]:
-            portal.discard(record, box_id)
+            tardis.discard(record, box_id)
         raise
     # A worker that is killed here leaves the run unfinished: the next attempt finds both and removes both.
     if former:
-        portal.remove_datafiles(former)
+        tardis.remove_datafiles(former)
     for record in records:
         for take in range(max(1, run.attempts - KILLED_ATTEMPTS), run.attempts):
-            portal.discard(replace(record, take=take), box_id)
+            tardis.discard(replace(record, take=take), box_id)
     for parameters in result.parameters:
         _set(run, parameters)
 

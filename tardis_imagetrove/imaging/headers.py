@@ -201,7 +201,7 @@ def read_headers(files: Iterable[Path]) -> tuple[list[Header], list[str]]:
     headers, troubles = [], []
     for path in files:
         try:
-            headers.append(read_header(path))
+            headers.append(header_of(path))
         except (
             InvalidDicomError,
             OSError,
@@ -267,7 +267,7 @@ def counts_through(places: Sequence[Sequence[Header]]) -> bool:
     return bool((by_volume == np.arange(len(places))).all() or (by_place == by_place[:, :1]).all())
 
 
-def read_header(path: Path) -> Header:
+def header_of(path: Path) -> Header:
     """The header of one Part 10 file.
 
     Raises:

@@ -18,7 +18,7 @@ from tardis_imagetrove.filters.picture import (
     window_of,
 )
 from tardis_imagetrove.imaging import volume
-from tardis_imagetrove.imaging.headers import read_header
+from tardis_imagetrove.imaging.headers import header_of
 from tardis_imagetrove.phantom import AXIAL, tilted
 
 from .conftest import ORIENTATIONS
@@ -135,7 +135,7 @@ def test_ultrasound_frames_are_a_sheet_in_colour(run):
 def test_a_single_colour_image_is_shown_as_it_is(run):
     path = Path(get_testdata_file("examples_rgb_color.dcm"))
     expected = Image.fromarray(pydicom.dcmread(path).pixel_array)
-    tile = frame_picture(read_header(path), 0)
+    tile = frame_picture(header_of(path), 0)
     assert np.array_equal(np.asarray(tile), np.asarray(expected))
     _, out = run(PictureFilter, [path])
     drawn = Image.open(out / "0003_t1.png")
@@ -143,20 +143,20 @@ def test_a_single_colour_image_is_shown_as_it_is(run):
 
 
 def test_palette_colours_are_looked_up():
-    tile = np.asarray(frame_picture(read_header(Path(get_testdata_file("examples_palette.dcm"))), 0))
+    tile = np.asarray(frame_picture(header_of(Path(get_testdata_file("examples_palette.dcm"))), 0))
     assert (tile.max(axis=2) - tile.min(axis=2)).max() > 100
 
 
 def test_monochrome1_is_drawn_white_as_low(phantom):
     path = phantom(slices=1, pixel_spacing=(4, 4))[0]
-    plain = np.asarray(frame_picture(read_header(path), 0), int)
+    plain = np.asarray(frame_picture(header_of(path), 0), int)
     edit(path, lambda dataset: setattr(dataset, "PhotometricInterpretation", "MONOCHROME1"))
-    assert np.array_equal(np.asarray(frame_picture(read_header(path), 0), int), 255 - plain)
+    assert np.array_equal(np.asarray(frame_picture(header_of(path), 0), int), 255 - plain)
 
 
 def test_pixels_that_are_not_square_are_drawn_in_proportion(phantom):
     path = phantom(slices=1, pixel_spacing=(6, 2), rows=20, columns=30)[0]
-    assert frame_picture(read_header(path), 0).size == (30, 60)
+    assert frame_picture(header_of(path), 0).size == (30, 60)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_pixels_that_are_not_square_are_drawn_in_proportion(phantom):
 )
 def test_frames_on_a_sheet_have_their_sides_marked(phantom, name, letters):
     path = phantom(slices=1, orientation=ORIENTATIONS[name])[0]
-    assert letters_of(read_header(path), 0) == letters
+    assert letters_of(header_of(path), 0) == letters
 
 
 def test_many_frames_are_a_choice_from_first_to_last():
