@@ -24,6 +24,12 @@ def check_sign_in(app_configs: object, **kwargs: object) -> list[CheckMessage]:
     return found
 
 
+@register(Tags.security, deploy=True)
+def check_providers(app_configs: object, **kwargs: object) -> list[CheckMessage]:
+    """What only the providers themselves can tell: with ``check --deploy``, never at a start."""
+    return [message for protocol in providers.PROTOCOLS for message in protocol.examine()]
+
+
 def _former_paths() -> list[CheckMessage]:
     """Paths of earlier versions, which still work."""
     used = {

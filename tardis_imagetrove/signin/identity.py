@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -32,6 +32,7 @@ class Person:
         targeted_id: eduPersonTargetedID, by which MyTARDIS's profiles and projects name people; empty
             where a provider does not tell it.
         shared_token: auEduPersonSharedToken: the same at every provider of one federation; may be empty.
+        groups: those that the site's own rules for claims are about, and whether the person is to be in them.
     """
 
     issuer: str
@@ -42,6 +43,7 @@ class Person:
     targeted_id: str = ""
     mail_verified: bool = True
     shared_token: str = ""
+    groups: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ def account_of(person: Person, kin: Collection[str] = ()) -> User:
     _follow(user, person)
     if person.targeted_id:
         accounts.remember_targeted_id(user, person.targeted_id)
+    _follow_groups(user, person)
     _join_projects(user, person)
     return user
 
@@ -190,11 +193,23 @@ def _numbers(users: Iterable[User]) -> str:
 def _follow(user: User, person: Person) -> None:
     """Name and mail follow the provider; what it leaves out stays as it is."""
     said = {"email": person.own_mail, "first_name": person.given_name, "last_name": person.family_name}
-    changed = [field for field, value in said.items() if value and getattr(user, field) != value]
-    for field in changed:
-        setattr(user, field, said[field])
+    changed = [key for key, value in said.items() if value and getattr(user, key) != value]
+    for key in changed:
+        setattr(user, key, said[key])
     if changed:
         user.save(update_fields=changed)
+
+
+def _follow_groups(user: User, person: Person) -> None:
+    """Put the account in the groups of the site's rules, and take it out where the claim is gone."""
+    for name, belongs in person.groups.items():
+        group = Group.objects.filter(name=name).first()
+        if group is None:
+            logger.warning("a rule of OPENID_CONNECT_PROVIDERS names %r, and there is no such group", name)
+        elif belongs:
+            user.groups.add(group)
+        else:
+            user.groups.remove(group)
 
 
 def _join_projects(user: User, person: Person) -> None:

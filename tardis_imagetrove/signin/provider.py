@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.core.checks import CheckMessage
+from django.http import HttpRequest
 from django.urls import URLPattern
 
 
@@ -51,6 +52,16 @@ class Provider(ABC):
     def check(cls) -> list[CheckMessage]:
         """What keeps people from signing in; nothing where the protocol is switched off."""
 
+    @classmethod
+    def examine(cls) -> list[CheckMessage]:
+        """What only asking the providers tells; not at each start of a process."""
+        return []
+
+    @classmethod
+    def sign_out_address(cls, request: HttpRequest) -> str:
+        """Where to go after signing out here, for who came by this protocol; empty for everybody else."""
+        return ""
+
     @property
     @abstractmethod
     def button(self) -> Button | None:
@@ -58,5 +69,5 @@ class Provider(ABC):
 
     @property
     def missing(self) -> str:
-        """What an administrator has to add before there is a button; empty if there is one."""
+        """What an administrator has to mend before there is a button; empty if there is one."""
         return ""

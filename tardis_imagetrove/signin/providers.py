@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .openid.provider import OpenID
 from .provider import Provider
 from .rapid_connect.provider import RapidConnect
 
-PROTOCOLS: tuple[type[Provider], ...] = (RapidConnect,)
+PROTOCOLS: tuple[type[Provider], ...] = (RapidConnect, OpenID)
 
 
 def configured() -> list[Provider]:

@@ -166,3 +166,153 @@ class Busy(SignInRefused):
     status = 503
     title = "The site is busy"
     advice = "You were not signed in. Wait a minute, then sign in again."
+
+
+# OpenID Connect
+
+
+class NoSuchProvider(SignInRefused):
+    code = "OIDC-UNKNOWN"
+    status = 404
+    title = "There is no such way to sign in here"
+    advice = "Choose one on the sign-in page."
+
+
+class ProviderNotSetUp(SignInRefused):
+    code = "OIDC-SETUP"
+    title = "Signing in through this institution is not set up here"
+    advice = TELL_ADMINISTRATOR
+
+
+class ProviderAway(SignInRefused):
+    code = "OIDC-AWAY"
+    status = 503
+    title = "Your institution's sign-in service does not answer"
+    advice = "You were not signed in. Wait a few minutes, then sign in again."
+
+
+class ProviderUnusable(SignInRefused):
+    code = "OIDC-ANSWER"
+    status = 503
+    title = "Your institution's sign-in service gives answers that we cannot use"
+    advice = TELL_ADMINISTRATOR
+
+
+class NoAnswer(SignInRefused):
+    code = "OIDC-EMPTY"
+    status = 400
+    title = "Nothing arrived from your institution's sign-in"
+    advice = f"Your institution leads back to this address after you have signed in there. {TRY_AGAIN}"
+
+
+class UnknownState(SignInRefused):
+    code = "OIDC-STATE"
+    title = "This sign-in was not begun in this browser, or too long ago"
+    advice = (
+        "Each sign-in works once, within 15 minutes, so reloading the page or pressing Back cannot repeat it. "
+        f"This browser must accept cookies of this site. {TRY_AGAIN}"
+    )
+
+
+class Denied(SignInRefused):
+    code = "OIDC-DENIED"
+    title = "Your institution did not sign you in"
+    advice = f"You may have cancelled, or your account there may not be allowed to come here. {TRY_AGAIN}"
+
+
+class RequestRefused(SignInRefused):
+    code = "OIDC-REQUEST"
+    title = "Your institution does not accept sign-ins from this site"
+    advice = TELL_ADMINISTRATOR
+
+
+class CodeRefused(SignInRefused):
+    code = "OIDC-CODE"
+    title = "Your institution does not confirm this sign-in"
+    advice = TRY_AGAIN
+
+
+class ClientRefused(SignInRefused):
+    code = "OIDC-CLIENT"
+    title = "Your institution does not recognise this site"
+    advice = TELL_ADMINISTRATOR
+
+
+class BadIDToken(SignInRefused):
+    code = "OIDC-FORMAT"
+    title = "Your institution's confirmation cannot be read"
+    advice = TELL_ADMINISTRATOR
+
+
+class IDTokenAlgorithm(SignInRefused):
+    code = "OIDC-ALGORITHM"
+    title = "Your institution's confirmation is not signed in a way that we accept"
+    advice = TELL_ADMINISTRATOR
+
+
+class UnknownKey(SignInRefused):
+    code = "OIDC-KEY"
+    title = "Your institution's confirmation is signed with an unknown key"
+    advice = (
+        f"Your institution may have changed its keys just now: try again in a minute. {TELL_ADMINISTRATOR}"
+    )
+
+
+class IDTokenSignature(SignInRefused):
+    code = "OIDC-SIGNATURE"
+    title = "The signature of this sign-in is not your institution's"
+    advice = TELL_ADMINISTRATOR
+
+
+class IDTokenClaim(SignInRefused):
+    code = "OIDC-CLAIM"
+    title = "Something is missing from your institution's confirmation"
+    advice = TELL_ADMINISTRATOR
+
+
+class IDTokenIssuer(SignInRefused):
+    code = "OIDC-ISSUER"
+    title = "This sign-in comes from another institution"
+    advice = TELL_ADMINISTRATOR
+
+
+class IDTokenAudience(SignInRefused):
+    code = "OIDC-AUDIENCE"
+    title = "Your institution's confirmation is for another site"
+    advice = TELL_ADMINISTRATOR
+
+
+class IDTokenNonce(SignInRefused):
+    code = "OIDC-NONCE"
+    title = "Your institution's confirmation belongs to another sign-in"
+    advice = TRY_AGAIN
+
+
+class IDTokenExpired(SignInRefused):
+    code = "OIDC-EXPIRED"
+    title = "Your institution's confirmation has expired"
+    advice = f"{TRY_AGAIN} If it happens again, the clocks disagree: tell the administrators of this site."
+
+
+class IDTokenEarly(SignInRefused):
+    code = "OIDC-EARLY"
+    title = "Your institution's confirmation is not valid yet"
+    advice = (
+        "The clock of this site and your institution's disagree. Try again in a minute; if it happens again, "
+        "tell the administrators of this site."
+    )
+
+
+class NoSubject(SignInRefused):
+    code = "OIDC-PERSON"
+    title = "Your institution's confirmation does not say who you are"
+    advice = TELL_ADMINISTRATOR
+
+
+class StillBusy(SignInRefused):
+    """The database did not answer."""
+
+    code = "OIDC-BUSY"
+    status = 503
+    title = "This site is busy"
+    advice = "You were not signed in. Wait a minute, then begin again at the sign-in page."

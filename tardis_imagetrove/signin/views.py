@@ -5,12 +5,19 @@ from __future__ import annotations
 from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
+from django.urls import resolve
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.debug import sensitive_post_parameters
 
 from ..mytardis import accounts
 from . import next_page, providers
+
+HOST_URLS = "tardis.urls"
+"""MyTARDIS's own addresses, behind ours."""
+
+SIGN_OUT = "logout/"
+"""MyTARDIS's address for it, on both lines."""
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -54,4 +61,16 @@ def _sign_in_page(request: HttpRequest, local_first: bool) -> HttpResponse:
         status=403 if failed else 200,
     )
     next_page.remember(request, response, going_to)
+    return response
+
+
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """MyTARDIS's own page of signing out, and then the provider's, if the visitor came by one that has it."""
+    leads_to = next(
+        filter(None, (protocol.sign_out_address(request) for protocol in providers.PROTOCOLS)), ""
+    )
+    found = resolve(f"/{SIGN_OUT}", HOST_URLS)
+    response = found.func(request, *found.args, **found.kwargs)
+    if leads_to and not request.user.is_authenticated:
+        return HttpResponseRedirect(leads_to)
     return response

@@ -18,6 +18,9 @@ PLACEHOLDER_SECRET = "CHANGE_ME"
 """The secret that MyTARDIS ships: known to everybody."""
 
 
+_FEDERATIONS_URL = "authnrequest_url of the federation"
+"""Where :func:`lead_to_the_sign_in_page` keeps it."""
+
 FEDERATIONS = {
     "https://rapid.aaf.edu.au": "the Australian Access Federation",
     "https://rapid.test.aaf.edu.au": "the test federation of AAF",
@@ -69,21 +72,26 @@ def is_leeway(value: Any) -> bool:
 
 
 def lead_to_the_sign_in_page(**changed: Any) -> None:
-    """Give MyTARDIS's front page an address for its *Log In* button until the federation has given one.
+    """Have the *Log In* button of MyTARDIS's front page lead to the sign-in page where the federation is not all.
 
-    With ``RAPID_CONNECT_ENABLED`` and no ``authnrequest_url`` the page answers 500. The address is
-    no text, and so :func:`current` does not take it for the federation's.
+    With ``RAPID_CONNECT_ENABLED`` MyTARDIS leads to ``authnrequest_url`` at once: without the others of
+    ``OPENID_CONNECT_PROVIDERS``, and with a page that answers 500 until the federation has given that address. The
+    address that stands in is no text, and so :func:`current` does not take it for the federation's.
 
     Args:
         changed: of Django's signal ``setting_changed``.
     """
     given = getattr(settings, "RAPID_CONNECT_CONFIG", None)
     if (
-        changed.get("setting", "RAPID_CONNECT_CONFIG") in ("RAPID_CONNECT_ENABLED", "RAPID_CONNECT_CONFIG")
-        and getattr(settings, "RAPID_CONNECT_ENABLED", False)
-        and isinstance(given, dict)
-        and not given.get("authnrequest_url")
+        changed.get("setting", "RAPID_CONNECT_CONFIG")
+        not in ("RAPID_CONNECT_ENABLED", "RAPID_CONNECT_CONFIG", "OPENID_CONNECT_PROVIDERS")
+        or not getattr(settings, "RAPID_CONNECT_ENABLED", False)
+        or not isinstance(given, dict)
     ):
+        return
+    url = given.get("authnrequest_url")
+    if not url or (isinstance(url, str) and getattr(settings, "OPENID_CONNECT_PROVIDERS", None)):
+        given[_FEDERATIONS_URL] = url
         given["authnrequest_url"] = reverse_lazy("tardis.tardis_portal.views.login")
 
 
@@ -102,7 +110,7 @@ def current() -> RapidConnectConfig:
         secret=text("secret"),
         issuer=text("iss"),
         audience=text("aud"),
-        login_url=text("authnrequest_url"),
+        login_url=text("authnrequest_url") or text(_FEDERATIONS_URL),
         leeway=leeway if is_leeway(leeway) else DEFAULT_LEEWAY,
         federation=text("federation"),
         label=text("label") or f"Sign in with {FEDERATIONS.get(text('iss'), 'your institution')}",

@@ -43,4 +43,6 @@ class RapidConnect(Provider):
 
     @property
     def missing(self) -> str:
-        return "" if self.settings.login_url else 'RAPID_CONNECT_CONFIG["authnrequest_url"]'
+        if self.settings.login_url:
+            return ""
+        return 'RAPID_CONNECT_CONFIG["authnrequest_url"] is empty: enter the address that the federation gave this service'
