@@ -8,7 +8,7 @@ from contextlib import suppress
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_permission_codename
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.core.validators import URLValidator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -33,6 +33,7 @@ from .models import (
     Series,
 )
 from .operations.pixel_rules import try_rule
+from .operations.trying import try_instrument
 from .reasons import render
 from .signin.admin import FederatedIdentityAdmin, ProjectMemberAdmin  # noqa: F401
 
@@ -183,6 +184,45 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
 
     class Media:
         css = {"all": ("tardis_imagetrove/admin.css",)}
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.try_view, cacheable=False)
+        name = "tardis_imagetrove_instrumentconfiguration_try"
+        return [
+            path("try/", view, name=f"{name}_new"),
+            path("<int:pk>/try/", view, name=name),
+            *super().get_urls(),
+        ]
+
+    def try_view(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
+        """What the form as it was filled in would do; nothing is saved."""
+        from .tasks import open_spool
+
+        instrument = get_object_or_404(InstrumentConfiguration, pk=pk) if pk else None
+        allowed = self.has_change_permission(request, instrument) if pk else self.has_add_permission(request)
+        if not allowed:
+            raise PermissionDenied
+        if request.method != "POST":
+            return redirect(
+                "admin:tardis_imagetrove_instrumentconfiguration_" + ("change" if pk else "add"),
+                *filter(None, [pk]),
+            )
+        form = self.get_form(request, instrument, change=bool(pk))(request.POST, instance=instrument)
+        trial, problem = None, ""
+        if form.is_valid():
+            try:
+                trial = try_instrument(form.instance, open_spool())
+            except (ImageTroveError, ImproperlyConfigured) as error:
+                problem = f"It cannot be tried: {error}."
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Try {form.instance}",
+            "form": form,
+            "trial": trial,
+            "problem": problem,
+        }
+        return render_page(request, "admin/tardis_imagetrove/instrumentconfiguration/try.html", context)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, object]:
         """The schemas of the newest instrument, since most sites have one set; else addresses of this site."""

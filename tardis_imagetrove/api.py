@@ -265,11 +265,17 @@ class SeriesAppResource(ReadOnlyResource):
         if series is None or action not in ACTIONS:
             return http.HttpNotFound()
         given = self.deserialize(request, request.body) if request.body else {}
-        why = given.get("why", "") if isinstance(given, dict) else ""
+        given = given if isinstance(given, dict) else {}
+        why = given.get("why", "")
         if not isinstance(why, str) or len(why) > 500 or "\0" in why:
             raise BadRequest("why: a text of at most 500 characters")
+        values = {one.name: given.get(one.name, "") for one in ACTIONS[action].inputs} if given else {}
+        for name, value in values.items():
+            if not isinstance(value, str) or len(value) > 500 or "\0" in value:
+                raise BadRequest(f"{name}: a text of at most 500 characters")
         try:
-            done = ACTIONS[action].execute(series, open_spool(), request.user.get_username(), why)
+            by = request.user.get_username()
+            done = ACTIONS[action].execute(series, open_spool(), by, why, values)
         except NotPossible as error:
             return self.error_response(request, {"error": str(error)}, response_class=http.HttpConflict)
         except (ImageTroveError, ImproperlyConfigured) as error:
@@ -283,7 +289,7 @@ class SeriesAppResource(ReadOnlyResource):
         self.throttle_check(request)
         if not is_staff(request):
             return http.HttpForbidden()
-        series = Series.objects.filter(pk=pk).first()
+        series = Series.objects.filter(pk=pk).first() if len(pk) < 19 else None
         if series is None:
             return http.HttpNotFound()
         from .tasks import queue_again

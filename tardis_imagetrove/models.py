@@ -460,6 +460,12 @@ class Series(HasReasons, models.Model):
     project = models.CharField(
         max_length=100, blank=True, help_text="The group that the project rule named; its members may see it."
     )
+    assigned = models.JSONField(
+        default=dict,
+        blank=True,
+        editable=False,
+        help_text="Where a person placed it: the instrument's configuration and the project's number.",
+    )
     dataset_key = models.ForeignKey(DatasetKey, null=True, blank=True, on_delete=models.SET_NULL)
     placed_by = models.JSONField(
         default=dict,

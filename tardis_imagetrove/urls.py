@@ -10,6 +10,7 @@ urlpatterns = [
     path("", views.SeriesListView.as_view(), name="index"),
     path("mine/", views.MineView.as_view(), name="mine"),
     path("series/<int:pk>/", views.SeriesView.as_view(), name="series"),
+    path("explain/", views.ExplainView.as_view(), name="explain"),
     path("confirm/", views.ConfirmView.as_view(), name="confirm"),
     path("act/", views.ActView.as_view(), name="act"),
     # The same page as through DATASET_VIEWS, for datasets that have no parameter set yet.

@@ -16,11 +16,11 @@ from django.views.generic import ListView, TemplateView, View
 from tardis.tardis_portal.views.pages import DatasetView
 
 from .dataset_page import gather, outputs_of
-from .errors import ImageTroveError
+from .errors import ImageTroveError, PermanentError
 from .models import InstrumentConfiguration, Series
 from .mytardis.reading import parameter_sets_for, pictures_other_than
 from .operations import board
-from .operations.actions import ACTIONS, Action, do_all
+from .operations.actions import ACTIONS, Action, NotPossible, do_all
 from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
 from .tasks import open_spool
@@ -124,6 +124,31 @@ class SeriesView(ForStaff, TemplateView):
         return super().get_context_data(**self.context(series=series, shown=shown, problem=problem), **kwargs)
 
 
+@method_decorator(never_cache, name="dispatch")
+class ExplainView(ForStaff, TemplateView):
+    """What each instrument's rule says of a file that is uploaded, or of a series; nothing is kept."""
+
+    template_name = "tardis_imagetrove/explain.html"
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        uid, upload = request.POST.get("uid", "").strip(), request.FILES.get("file")
+        told: dict[str, object] = {"uid": uid[:64]}
+        try:
+            if upload is not None:
+                verdicts = board.verdicts_of_bytes(upload.chunks())
+            elif uid:
+                verdicts = board.verdicts_of_series(uid, open_spool())
+            else:
+                raise PermanentError("choose a file, or give a SeriesInstanceUID")
+            told["verdicts"] = board.in_words(verdicts)
+        except (ImageTroveError, ImproperlyConfigured, OSError) as error:
+            told["problem"] = f"{error}."
+        return self.render_to_response(self.get_context_data(**self.context(**told)))
+
+    def get_context_data(self, **kwargs: object) -> dict[str, object]:
+        return super().get_context_data(**{**self.context(), **kwargs})
+
+
 class Chosen(Acts, View):
     """The series that a form of the board is about, and the action."""
 
@@ -141,6 +166,14 @@ class Chosen(Acts, View):
         if action is None:
             raise Http404
         return action
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What the action takes beside the reason."""
+        return {
+            one.name: self.request.POST.get(one.name, "").replace("\0", "")[:500]
+            for one in self.action().inputs
+        }
 
     def chosen(self):  # noqa: ANN201 (a queryset)
         """The series, those that have waited longest first."""
@@ -162,6 +195,10 @@ class Chosen(Acts, View):
             scope=self.scope,
             ids=self.ids if self.scope == "chosen" else (),
             why=self.request.POST.get("why", ""),
+            inputs=[
+                (one, one.choices() if one.choices else None, self.given.get(one.name, ""))
+                for one in self.action().inputs
+            ],
             problem=problem,
         )
         return render(self.request, "tardis_imagetrove/confirm.html", context, status=400 if problem else 200)
@@ -184,11 +221,12 @@ class ActView(Chosen):
         if action.wants_why and not why.strip():
             return self.ask("Say why; it is kept with the series.")
         try:
+            action.read(self.given)
             spool = open_spool()
-        except ImproperlyConfigured as error:
-            return self.ask(str(error))
+        except (NotPossible, ImproperlyConfigured) as error:
+            return self.ask(f"{error}.")
         by = request.user.get_username()
-        outcomes = list(do_all(action, self.chosen()[:MOST_AT_ONCE], spool, by, why))
+        outcomes = list(do_all(action, self.chosen()[:MOST_AT_ONCE], spool, by, why, self.given))
         context = self.context(
             action=action,
             outcomes=outcomes,

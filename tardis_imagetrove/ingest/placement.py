@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import PermanentError
 from ..formats.base import Fields
@@ -66,6 +66,11 @@ class Rule:
     project_pattern: str = ""
     project_group: str = "Project {}"
     discreet: bool = False  # its series are de-identified: no value is quoted
+    project: str | None = None  # the number, where a person has said it
+
+    def assigned(self, project: str) -> Rule:
+        """The rule for a series that a person says is this instrument's, and of this project (empty for none)."""
+        return replace(self, instrument=(), project_field="", project=project)
 
     def fields(self) -> set[str]:
         """Every field that the rule looks at."""
@@ -333,7 +338,7 @@ def place(header: Fields, rules: Iterable[Rule], discreet: bool = False) -> Plac
         Unplaceable: no or several instruments, a title field without a value, several projects.
     """
     rule = match(header, rules, discreet)
-    project = ""
+    project = rule.project or ""
     if rule.project_field:
         try:
             project = project_number(header.get(rule.project_field, ""), rule.project_pattern)

@@ -49,20 +49,22 @@ class Blocked(PermanentError):
 
 def rules() -> tuple[Rule, ...]:
     """The enabled instruments' rules."""
-    return tuple(
-        Rule(
-            id=configuration.pk,
-            name=configuration.name,
-            owner_id=configuration.owner_id,
-            instrument=tuple((field, value) for field, value in configuration.instrument),
-            experiment_title=tuple(configuration.experiment_title),
-            dataset_title=tuple(configuration.dataset_title),
-            project_field=configuration.project_field,
-            project_pattern=configuration.project_pattern,
-            project_group=configuration.project_group,
-            discreet=configuration.deidentify,
-        )
-        for configuration in InstrumentConfiguration.objects.filter(enabled=True)
+    return tuple(map(rule_of, InstrumentConfiguration.objects.filter(enabled=True)))
+
+
+def rule_of(configuration: InstrumentConfiguration) -> Rule:
+    """An instrument's rule; of a configuration that was never saved, its id is 0."""
+    return Rule(
+        id=configuration.pk or 0,
+        name=configuration.name,
+        owner_id=configuration.owner_id,
+        instrument=tuple((field, value) for field, value in configuration.instrument),
+        experiment_title=tuple(configuration.experiment_title),
+        dataset_title=tuple(configuration.dataset_title),
+        project_field=configuration.project_field,
+        project_pattern=configuration.project_pattern,
+        project_group=configuration.project_group,
+        discreet=configuration.deidentify,
     )
 
 
@@ -165,11 +167,34 @@ def _place(series: Series, found: Acquisition, site_rules: tuple[Rule, ...]) -> 
     if series.dataset_key and series.configuration and (series.originals_key or not apart):
         return None
     try:
-        return place_all(found.fields, site_rules)
+        return place_all(found.fields, _of_a_person(series, found, site_rules) or site_rules)
     except Unplaceable:
         if not series.is_deidentified and not is_discreet(found.fields, site_rules):
             _describe(series, found.fields[0])
         raise
+
+
+def _of_a_person(series: Series, found: Acquisition, site_rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rule of the instrument that a person assigned the series to; none if nobody did.
+
+    Raises:
+        Unplaceable: the instrument is not there, or shows what another that fits would de-identify.
+    """
+    if not series.assigned:
+        return ()
+    rule = next((rule for rule in site_rules if rule.id == series.assigned["instrument"]), None)
+    if rule is None:
+        raise Unplaceable(
+            "assigned to an instrument whose configuration was removed or disabled; assign it anew",
+            code="assigned-to-none",
+        )
+    if not rule.discreet and is_discreet(found.fields, site_rules):
+        raise Unplaceable(
+            f"assigned to {rule.name}, which shows series as received, but it fits an instrument whose series are"
+            " de-identified; assign it to one that de-identifies",
+            code="assigned-undisguised",
+        )
+    return (rule.assigned(series.assigned["project"]),)
 
 
 def _left_out(found: Acquisition, series: Series, batch: Batch | None = None) -> list[Reason]:

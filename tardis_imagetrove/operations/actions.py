@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
+
+from django.db.models import Q
 
 from ..conf import settings
 from ..errors import PermanentError, RetriableError
 from ..ingest import states
-from ..models import FilterRun, Series
+from ..ingest.placement import project_number
+from ..models import FilterRun, InstrumentConfiguration, Series
 from ..reasons import Reason
 from ..spool import Spool
 from ..tasks import ingest_now, queue_again, run_again
@@ -28,6 +32,21 @@ _LOCK_SECONDS = 5.0
 
 class NotPossible(PermanentError):
     """An action cannot be done with a series; the text says why."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a person gives to an action beside the reason.
+
+    Attributes:
+        name: in forms, the API and as the option of the command.
+        choices: value and words of each; None for text.
+    """
+
+    name: str
+    label: str
+    help: str = ""
+    choices: Callable[[], list[tuple[str, str]]] | None = None
 
 
 class Action(ABC):
@@ -45,6 +64,21 @@ class Action(ABC):
     wants_why: bool = False
     """Whether a person has to say why."""
 
+    inputs: tuple[Input, ...] = ()
+    """What else a person gives."""
+
+    def read(self, given: Mapping[str, str]) -> dict[str, object]:
+        """What a person gave, as :meth:`do` takes it.
+
+        Args:
+            given: text by the name of each input.
+
+        Raises:
+            NotPossible: something is missing or wrong.
+        """
+        del given
+        return {}
+
     def check(self, series: Series, spool: Spool) -> str:
         """Why it cannot be done; empty if it can."""
         if series.state not in self.states:
@@ -55,12 +89,15 @@ class Action(ABC):
         """What else stands against it."""
         return ""
 
-    def execute(self, series: Series, spool: Spool, by: str, why: str = "") -> str:
+    def execute(
+        self, series: Series, spool: Spool, by: str, why: str = "", given: Mapping[str, str] | None = None
+    ) -> str:
         """Do it.
 
         Args:
             by: who does it.
             why: in that person's words, for the event.
+            given: text by the name of each input.
 
         Returns:
             What was done, in words.
@@ -74,10 +111,10 @@ class Action(ABC):
             raise NotPossible(problem)
         if self.wants_why and not why.strip():
             raise NotPossible(f"say why: {self.label.lower()} needs a reason")
-        return self.do(series, spool, by, why.strip())
+        return self.do(series, spool, by, why.strip(), **self.read(given or {}))
 
     @abstractmethod
-    def do(self, series: Series, spool: Spool, by: str, why: str) -> str:
+    def do(self, series: Series, spool: Spool, by: str, why: str, **read: Any) -> str:
         """Do what was checked; returns what was done."""
 
 
@@ -177,6 +214,97 @@ class Restore(Action):
         return text
 
 
+BY_THE_RULES = "rules"
+"""In place of an instrument: the rules decide again."""
+
+#: Characters of a project's number that a person may type; the group's name has room for 100.
+_PROJECT_LENGTH = 64
+
+
+def _instruments() -> list[tuple[str, str]]:
+    enabled = InstrumentConfiguration.objects.filter(enabled=True).order_by("name")
+    return [
+        *((str(pk), name) for pk, name in enabled.values_list("pk", "name")),
+        (BY_THE_RULES, "by the rules again"),
+    ]
+
+
+class Assign(Action):
+    """Say which instrument and project a series is of, where the rules cannot; late instances follow it."""
+
+    name = "assign"
+    label = "Assign by hand"
+    states = frozenset({S.RECEIVING, S.WAITING, S.HELD})
+    wants_why = True
+    inputs = (
+        Input(
+            "instrument",
+            "Instrument",
+            "its name or number, or 'rules' to let the rules decide again",
+            _instruments,
+        ),
+        Input("project", "Project's number", "empty: only the instrument's owner sees it"),
+    )
+
+    def read(self, given: Mapping[str, str]) -> dict[str, object]:
+        instrument, project = given.get("instrument", "").strip(), given.get("project", "").strip()
+        if instrument == BY_THE_RULES:
+            if project:
+                raise NotPossible("project: the rules decide it; name an instrument, or leave it empty")
+            return {"configuration": None, "project": ""}
+        named = Q(name=instrument) | (Q(pk=int(instrument)) if _is_number(instrument) else Q())
+        configuration = (
+            InstrumentConfiguration.objects.filter(named, enabled=True).first() if instrument else None
+        )
+        if configuration is None:
+            raise NotPossible(
+                f"instrument: {instrument!r} is none that is enabled"
+                if instrument
+                else "instrument: name one"
+            )
+        if len(project) > _PROJECT_LENGTH or not project.isprintable():
+            raise NotPossible(f"project: a number or name of at most {_PROJECT_LENGTH} characters")
+        if project and configuration.project_pattern:
+            try:
+                found = project_number(project, configuration.project_pattern)
+            except PermanentError:
+                found = ""
+            if found != project:
+                raise NotPossible(
+                    f"project: {project!r} is no project of {configuration.name}: its numbers fit {configuration.project_pattern}"
+                )
+        return {"configuration": configuration, "project": project}
+
+    def problem(self, series: Series, spool: Spool) -> str:  # noqa: ARG002
+        return "it has its place already" if series.dataset_key_id else ""
+
+    def do(
+        self,
+        series: Series,
+        spool: Spool,
+        by: str,
+        why: str,
+        configuration: InstrumentConfiguration | None = None,
+        project: str = "",
+    ) -> str:
+        with _locked(series, spool):
+            assigned = {"instrument": configuration.pk, "project": project} if configuration else {}
+            Series.objects.filter(pk=series.pk, dataset_key=None).update(assigned=assigned)
+            if configuration is None:
+                text = "to be placed by the rules"
+            else:
+                text = f"to {configuration.name}, " + (f"project {project}" if project else "of no project")
+            states.acted(series, "assigned", Reason("assigned", f"{text}: {why}"), by=by)
+        if series.state == S.RECEIVING:  # more of it may come
+            return f"assigned {text}"
+        ingest_now(series.series_uid, by, str(spool.root))
+        return f"assigned {text}, and queued"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
+
+
 @contextmanager
 def _locked(series: Series, spool: Spool) -> Iterator[None]:
     """Hold the series' lock in the spool, which ingest holds while it works.
@@ -196,7 +324,7 @@ def _locked(series: Series, spool: Spool) -> Iterator[None]:
 
 
 ACTIONS: dict[str, Action] = {
-    action.name: action for action in (IngestNow(), Retry(), RunFilters(), Discard(), Restore())
+    action.name: action for action in (IngestNow(), Retry(), Assign(), RunFilters(), Discard(), Restore())
 }
 
 
@@ -215,7 +343,12 @@ def possible(series: Series, spool: Spool) -> list[Action]:
 
 
 def do_all(
-    action: Action, series: Iterable[Series], spool: Spool, by: str, why: str = ""
+    action: Action,
+    series: Iterable[Series],
+    spool: Spool,
+    by: str,
+    why: str = "",
+    given: Mapping[str, str] | None = None,
 ) -> Iterator[Outcome]:
     """Do an action with each series; one that it cannot be done with stops none of the others.
 
@@ -223,7 +356,7 @@ def do_all(
     """
     for one in series:
         try:
-            yield Outcome(one, done=action.execute(one, spool, by, why))
+            yield Outcome(one, done=action.execute(one, spool, by, why, given))
         except NotPossible as error:
             yield Outcome(one, problem=str(error))
         except RetriableError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -11,12 +12,14 @@ from urllib.parse import urlencode
 from django.db.models import Count, Min, Q, QuerySet
 from django.utils.timezone import now
 
+from ..errors import PermanentError
 from ..formats.dicom.fields import fields_of
 from ..ingest.glance import CannotGlance, glance
 from ..ingest.placement import Verdict, explain
 from ..ingest.series import rules
 from ..models import Event, Series
 from ..spool import Spool, Trashed
+from ..uids import is_uid
 from .actions import Action, possible
 from .status import duration
 
@@ -191,17 +194,57 @@ def show(series: Series, spool: Spool) -> Shown:
             verdicts = verdicts_of(files[0])
         except (CannotGlance, OSError) as error:
             unread = str(error)
-    discreet = series.is_deidentified or any(one.matches and one.rule.discreet for one in verdicts)
     return Shown(
         series,
         events,
         len(sizes),
         sum(sizes),
         spool.trash(series.series_uid),
-        tuple((verdict, verdict.text(not discreet)) for verdict in verdicts),
+        in_words(verdicts, series.is_deidentified),
         unread,
         possible(series, spool),
     )
+
+
+def in_words(verdicts: Iterable[Verdict], discreet: bool = False) -> tuple[tuple[Verdict, str], ...]:
+    """Verdicts, each with the pairs that fail in words.
+
+    Args:
+        discreet: quote no value; nor is one quoted if an instrument fits whose series are de-identified.
+    """
+    verdicts = tuple(verdicts)
+    discreet = discreet or any(one.matches and one.rule.discreet for one in verdicts)
+    return tuple((verdict, verdict.text(not discreet)) for verdict in verdicts)
+
+
+def verdicts_of_series(series_uid: str, spool: Spool) -> tuple[Verdict, ...]:
+    """The same of the first file of a series in the spool.
+
+    Raises:
+        CannotGlance, OSError: as :func:`verdicts_of`.
+        PermanentError: the spool has no files of it.
+    """
+    files = spool.files(series_uid) if is_uid(series_uid) else []
+    if not files:
+        raise PermanentError(f"the spool has no files of series {series_uid}")
+    return verdicts_of(files[0])
+
+
+def verdicts_of_bytes(chunks: Iterable[bytes]) -> tuple[Verdict, ...]:
+    """The same of a file that is given by its bytes, and kept no longer than that.
+
+    Raises:
+        CannotGlance: it is no DICOM file, or damaged.
+    """
+    with tempfile.NamedTemporaryFile(prefix="imagetrove-") as file:
+        file.writelines(chunks)
+        file.flush()
+        try:
+            return verdicts_of(Path(file.name))
+        except CannotGlance as error:
+            raise CannotGlance(
+                str(error).replace(file.name, "the file").replace(Path(file.name).name, "the file")
+            ) from None
 
 
 def verdicts_of(path: Path) -> tuple[Verdict, ...]:

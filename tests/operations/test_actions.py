@@ -28,11 +28,11 @@ S = Series.State
 
 #: For a series with files in the spool and none in the trash: the actions that each state allows.
 MATRIX = {
-    S.RECEIVING: {"ingest", "discard"},
+    S.RECEIVING: {"ingest", "assign", "discard"},
     S.QUEUED: {"ingest", "discard"},
     S.INGESTING: set(),
-    S.WAITING: {"ingest", "discard"},
-    S.HELD: {"ingest", "discard"},
+    S.WAITING: {"ingest", "assign", "discard"},
+    S.HELD: {"ingest", "assign", "discard"},
     S.CONVERTING: set(),
     S.DONE: {"convert", "discard"},
     S.PARTIAL: {"retry", "convert", "discard"},
@@ -205,6 +205,135 @@ def test_the_trash_is_emptied_of_what_is_too_old(held, spool, settings, monkeypa
     monkeypatch.setattr(time, "time", lambda: trashed.since + 31 * 86400)
     TrashSource(spool).run(stop)
     assert spool.trash() == []
+
+
+# Assigned by hand
+
+
+@pytest.fixture
+def other(owner, box):
+    """An instrument whose rule does not fit the series."""
+    return configure(
+        owner,
+        name="Other",
+        storage_box=box,
+        instrument=[["Manufacturer", "Nobody"]],
+        project_field="ReferringPhysicianName",
+        project_pattern=r"\d{5}",
+    )
+
+
+def assign(series, spool, instrument, project="", why="the console lost its name"):
+    return ACTIONS["assign"].execute(series, spool, "op", why, {"instrument": instrument, "project": project})
+
+
+def test_a_series_is_placed_where_a_person_says_and_late_slices_follow(
+    spool, scratch, tmp_path, other, queue
+):
+    files = phantom(tmp_path / "in", slices=5)
+    deliver(spool, *files[:4])
+    ingest_series(spool, series_uid(files[0]), (), scratch)
+    series = Series.objects.get()
+    assert assign(series, spool, "Other", "12345") == "assigned to Other, project 12345, and queued"
+    ingest_series(spool, series.series_uid, (), scratch)
+    series.refresh_from_db()
+    assert (series.state, series.configuration, series.project) == (S.DONE, other, "Project 12345")
+    (event,) = series.events.filter(kind="assigned")
+    assert (event.by, event.reason) == ("op", "to Other, project 12345: the console lost its name")
+    assert {n for n, action in ACTIONS.items() if not action.check(series, spool)} == {"convert"}
+    deliver(spool, files[4])
+    ingest_series(spool, series.series_uid, (), scratch)
+    series.refresh_from_db()
+    assert (series.state, series.archives.first().instance_count, series.configuration) == (S.DONE, 5, other)
+
+
+def test_an_assignment_holds_before_more_of_the_series_arrives_and_is_taken_back(
+    paths, spool, scratch, other, queue
+):
+    uid = series_uid(paths[0])
+    series = Series.objects.create(series_uid=uid)
+    assert assign(series, spool, str(other.pk)) == "assigned to Other, of no project"
+    assert queue == []
+    assign(series, spool, "rules")
+    ingest_series(spool, uid, (), scratch)
+    series.refresh_from_db()
+    assert (series.state, series.reason_code, series.assigned) == (S.HELD, "no-instrument", {})
+
+
+@pytest.mark.parametrize(
+    ("instrument", "project", "words"),
+    [
+        ("", "", "instrument: name one"),
+        ("Nothing", "", "'Nothing' is none that is enabled"),
+        ("9" * 30, "", "is none that is enabled"),
+        ("Other", "1234", "'1234' is no project of Other"),
+        ("Other", "12345 and 54321", "is no project of Other"),
+        ("Other", "1" * 65, "at most 64 characters"),
+        ("rules", "12345", "the rules decide it"),
+    ],
+)
+def test_what_cannot_be_assigned_is_told_and_changes_nothing(
+    held, spool, other, queue, instrument, project, words
+):
+    with pytest.raises(NotPossible, match=words):
+        assign(held, spool, instrument, project)
+    held.refresh_from_db()
+    assert (held.assigned, queue) == ({}, [])
+    with pytest.raises(NotPossible, match="say why"):
+        assign(held, spool, "Other", why=" ")
+
+
+def test_nobody_shows_by_hand_what_would_be_de_identified(paths, owner, box, spool, scratch, other, queue):
+    hiding = configure(owner, name="Hiding", storage_box=box, deidentify=True, dataset_title=["Modality"])
+    twin = configure(owner, name="Twin", storage_box=box)
+    uid = series_uid(paths[0])
+    ingest_series(spool, uid, (), scratch)
+    series = Series.objects.get()
+    assert series.reason_code == "several-instruments"
+    assign(series, spool, "Twin")
+    ingest_series(spool, uid, (), scratch)
+    series.refresh_from_db()
+    assert (series.state, series.reason_code) == (S.HELD, "assigned-undisguised")
+    assert not series.archives.exists()
+    hiding.delete()
+    twin.delete()
+    ingest_series(spool, uid, (), scratch)
+    series.refresh_from_db()
+    assert (series.state, series.reason_code) == (S.HELD, "assigned-to-none")
+
+
+def test_an_assignment_by_page_api_and_command_is_one_and_the_same(held, spool, other, operator, queue):
+    asked = post(operator, "confirm", action="assign", series=held.pk, scope="chosen").content.decode()
+    assert "Other</option>" in asked and 'name="project"' in asked
+    wrong = post(operator, "act", action="assign", series=held.pk, scope="chosen", why="x", instrument="77")
+    assert wrong.status_code == 400 and "is none that is enabled" in wrong.content.decode()
+    post(operator, "act", action="assign", series=held.pk, scope="chosen", why="x", instrument=other.pk)
+    held.refresh_from_db()
+    assert held.assigned == {"instrument": other.pk, "project": ""}
+    address = f"/api/v1/tardis-imagetrove_series/{held.pk}/act/assign/"
+    Series.objects.update(state=S.HELD)
+    for body, code, words in (
+        ('{"why": "x", "instrument": 3}', 400, "instrument: a text"),
+        ('{"why": "x", "instrument": "None"}', 409, "none that is enabled"),
+        ('{"why": "x", "instrument": "Other", "project": "54321"}', 200, "project 54321"),
+    ):
+        answer = operator.post(address, body, content_type="application/json")
+        assert (answer.status_code, words in answer.content.decode()) == (code, True)
+    Series.objects.update(state=S.HELD)
+    told = run(
+        "imagetrove_series",
+        "assign",
+        held.series_uid,
+        "--why",
+        "x",
+        "--instrument",
+        "Other",
+        "--project",
+        "77777",
+    )
+    assert "project 77777, and queued" in told
+    with pytest.raises(CommandError, match="instrument: name one"):
+        run("imagetrove_series", "assign", held.series_uid, "--why", "x")
 
 
 # Pages

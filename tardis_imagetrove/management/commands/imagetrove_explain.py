@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from ...errors import ImageTroveError
-from ...operations.board import verdicts_of
+from ...operations.board import verdicts_of, verdicts_of_series
 from ...tasks import open_spool
 from ...uids import is_uid
 
@@ -25,11 +25,9 @@ class Command(BaseCommand):
         try:
             path = Path(what)
             if is_uid(what) and not path.exists():
-                files = open_spool().files(what)
-                if not files:
-                    raise CommandError(f"the spool has no files of series {what}")
-                path = files[0]
-            verdicts = verdicts_of(path)
+                verdicts = verdicts_of_series(what, open_spool())
+            else:
+                verdicts = verdicts_of(path)
         except DatabaseError as error:
             raise CommandError(f"the database cannot be used: {error}") from error
         except (ImageTroveError, ImproperlyConfigured, OSError) as error:

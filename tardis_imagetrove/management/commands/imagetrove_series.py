@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -16,6 +16,7 @@ from ...operations.actions import ACTIONS, do_all
 from ...tasks import open_spool
 
 LOG = "log"
+_INPUTS = {one.name: one for action in ACTIONS.values() for one in action.inputs}
 
 
 def _who() -> str:
@@ -39,7 +40,9 @@ class Command(BaseCommand):
         parser.add_argument("series_uid", nargs="*", help="SeriesInstanceUID")
         parser.add_argument("--state", choices=Series.State.values, help="all series in this state")
         parser.add_argument("--reason", help="with --state: only those with this reason's code")
-        parser.add_argument("--why", default="", help="kept with the series; discard needs it")
+        parser.add_argument("--why", default="", help="kept with the series; assign and discard need it")
+        for one in _INPUTS.values():
+            parser.add_argument(f"--{one.name}", default="", help=f"for assign: {one.help}")
         parser.add_argument("--dry-run", action="store_true", help="only say with which series")
 
     def handle(
@@ -71,16 +74,18 @@ class Command(BaseCommand):
                     problem = ACTIONS[action].check(one, open_spool())
                     self.stdout.write(f"{one.series_uid}: {problem or 'would be done'}")
             else:
-                self._act(action, series, why)
+                given = {name: options[name] for name in _INPUTS}
+                ACTIONS[action].read(given)
+                self._act(action, series, why, given)
         except DatabaseError as error:
             raise CommandError(f"the database cannot be used: {error}") from error
         except (ImageTroveError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
-    def _act(self, name: str, series: Sequence[Series], why: str) -> None:
+    def _act(self, name: str, series: Sequence[Series], why: str, given: Mapping[str, str]) -> None:
         by = f"{_who()} (imagetrove_series)"
         failed = 0
-        for outcome in do_all(ACTIONS[name], series, open_spool(), by, why):
+        for outcome in do_all(ACTIONS[name], series, open_spool(), by, why, given):
             failed += bool(outcome.problem)
             words = f"not done: {outcome.problem}" if outcome.problem else outcome.done
             self.stdout.write(f"{outcome.series.series_uid}: {words}")
