@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import html
 import http.cookiejar
 import json
 import os
@@ -231,7 +232,7 @@ def prepare() -> None:
     from django.contrib.auth.models import Group, User
     from tardis.tardis_portal.models import Facility, Instrument
 
-    from devhost.federation.views import PEOPLE
+    from devhost.federation.people import PEOPLE
     from tardis_imagetrove.models import InstrumentConfiguration, ProjectMember, Sender
 
     people = {}
@@ -388,6 +389,21 @@ class Visitor:
             raise DemoError("the stand-in for the federation sends nothing")
         return self.get(action[1], urllib.parse.urlencode({"assertion": assertion[1]}).encode())[1]
 
+    def by_openid_connect(self, person: str) -> bytes:
+        """Press the button of the stand-in's OpenID provider, and choose there who to be."""
+        _, page = self.get("/login/")
+        button = re.search(r'href="([^"]+)" data-provider="stand-in"', page.decode())
+        if button is None:
+            raise DemoError("the sign-in page does not offer OpenID Connect")
+        _, page = self.get(button[1])
+        asked = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.decode())
+        if not asked:
+            raise DemoError("the stand-in's OpenID provider asks nothing")
+        query = urllib.parse.urlencode(
+            {**{key: html.unescape(value) for key, value in asked}, "person": person}
+        )
+        return self.get(f"/stand-in-openid/authorize?{query}")[1]
+
     def get(self, path: str, data: bytes | None = None) -> tuple[int, bytes]:
         url = urllib.parse.urljoin(self.base, path)
         request = urllib.request.Request(url, data, {"Referer": self.base + "/"})
@@ -414,6 +430,11 @@ def inspect(base: str) -> tuple[list[dict], list[str]]:
     named.through_the_federation("mei")
     if b"ID-LINK" not in Visitor(base).through_the_federation("admin"):
         problems.append("who comes with the administrator's address is not refused")
+    # The same person by the other protocol, who is recognised by the shared token.
+    moved = Visitor(base)
+    moved.by_openid_connect("mei")
+    if b"ID-LINK" not in Visitor(base).by_openid_connect("admin"):
+        problems.append("who comes with the administrator's address by OpenID Connect is not refused")
     for series in Series.objects.select_related("dataset_key").order_by("created"):
         if series.dataset_key is None:
             problems.append(f"{series}: {series.reason}")
@@ -450,11 +471,12 @@ def inspect(base: str) -> tuple[list[dict], list[str]]:
             theirs = series.project == "Project 12345"
             if theirs and member.get(datafile.download_url)[0] != 200:
                 problems.append(f"{dataset.description}: a member of its project cannot download")
-            if (named.get(datafile.download_url)[0] == 200) is not theirs:
-                problems.append(
-                    f"{dataset.description}: who was named on the project and came through the federation "
-                    f"can{'not' if theirs else ''} download"
-                )
+            for how, visitor in {"Rapid Connect": named, "OpenID Connect": moved}.items():
+                if (visitor.get(datafile.download_url)[0] == 200) is not theirs:
+                    problems.append(
+                        f"{dataset.description}: who was named on the project and came by {how} "
+                        f"can{'not' if theirs else ''} download"
+                    )
         datasets.append(
             {
                 "title": dataset.description,
@@ -489,8 +511,8 @@ Sign in (under "Local sign-in", name and password alike) as
   researcher   a member of Project 12345, who sees the generated series only
   stranger     who sees nothing
   admin        the administrator
-or by the stand-in for the federation on the sign-in page: 美 王 is named on Project 12345 in advance, and Somebody Else,
-who has the administrator's address, is refused.
+or by one of the stand-in's two buttons on the sign-in page, Rapid Connect and OpenID Connect: 美 王 is named on Project 12345 in
+advance, and Somebody Else, who has the administrator's address, is refused. Both buttons lead a person to the same account.
 
 Send your own:   make send DIR=/path/to/dicom{"" if options.scp_port == 4242 else f" SCP_PORT={options.scp_port}"}
 Files:           {state / "store"}

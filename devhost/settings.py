@@ -183,6 +183,8 @@ RAPID_CONNECT_CONFIG = {
     "aud": "https://example.com/rc/",
 }
 
+OPENID_CONNECT_PROVIDERS = []
+
 # Pages an app may replace
 INDEX_VIEWS = {}
 LOGIN_VIEWS = {}
@@ -243,9 +245,10 @@ LOGIN_VIEWS = {SITE_ID: "tardis_imagetrove.signin.views.sign_in"}
 # A stand-in for the federation, where this variable names the host's own address (http://127.0.0.1:8000)
 DEVHOST_FEDERATION = os.environ.get("DEVHOST_FEDERATION", "")
 if DEVHOST_FEDERATION:
-    from devhost.federation.setup import rapid_connect_config
+    from devhost.federation.setup import openid_connect_provider, rapid_connect_config
 
     INSTALLED_APPS.append("devhost.federation")
     RAPID_CONNECT_ENABLED = True
     RAPID_CONNECT_CONFIG = rapid_connect_config(DEVHOST_FEDERATION, STATE)
+    OPENID_CONNECT_PROVIDERS = [openid_connect_provider(DEVHOST_FEDERATION, STATE)]
     ROOT_URLCONF = "devhost.federation.urls"

@@ -4,9 +4,9 @@ from django.urls import path
 
 from tardis_imagetrove.signin import root_urls
 
-from . import setup, views
+from . import openid, setup, views
 
-urlpatterns = [path(setup.PATH, views.institution), *root_urls.urlpatterns]
+urlpatterns = [path(setup.PATH, views.institution), *openid.urlpatterns, *root_urls.urlpatterns]
 handler400 = root_urls.handler400
 handler403 = root_urls.handler403
 handler404 = root_urls.handler404

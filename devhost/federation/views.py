@@ -8,23 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from . import assertions
-
-PEOPLE = {
-    "ada": {
-        "givenname": "Ada",
-        "surname": "Lovelace",
-        "mail": "ada.lovelace@example.edu",
-        "cn": "Ada Lovelace",
-    },
-    "bjork": {
-        "givenname": "Björk",
-        "surname": "Guðmundsdóttir",
-        "mail": "bjork@example.edu",
-        "cn": "Björk Guðmundsdóttir",
-    },
-    "mei": {"displayname": "美 王", "cn": "美 王", "mail": "mei.wang@example.edu"},
-    "admin": {"givenname": "Somebody", "surname": "Else", "mail": "admin@example.edu", "cn": "Somebody Else"},
-}
+from .people import PEOPLE
 
 # How an assertion can be spoilt, to show what the host makes of it.
 SPOILT = {

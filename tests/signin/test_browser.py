@@ -7,6 +7,7 @@ from django.contrib.auth import get_user_model
 from django.test import override_settings
 
 from devhost.federation import setup
+from tardis_imagetrove.signin.openid import metadata
 
 from ..browser import Browser
 
@@ -27,6 +28,7 @@ def demo(settings, tmp_path, live_server):
     """Address of a host whose federation is the stand-in, which the browser takes for another site."""
     here = live_server.url.replace("localhost", "127.0.0.1")
     there = live_server.url.replace("127.0.0.1", "localhost")
+    metadata.forget()
     with override_settings(
         INSTALLED_APPS=[*settings.INSTALLED_APPS, "devhost.federation"],
         DEVHOST_FEDERATION=there,
@@ -35,6 +37,13 @@ def demo(settings, tmp_path, live_server):
             **setup.rapid_connect_config(here, tmp_path),
             "authnrequest_url": f"{there}/{setup.PATH}",
         },
+        OPENID_CONNECT_PROVIDERS=[
+            {
+                **setup.openid_connect_provider(there, tmp_path),
+                "redirect_uri": f"{here}/oidc/stand-in/callback/",
+                "signed_out_uri": f"{here}/",
+            }
+        ],
         ROOT_URLCONF="devhost.federation.urls",
         ALLOWED_HOSTS=["127.0.0.1", "localhost"],
         LANGUAGE_CODE="en",
@@ -84,6 +93,46 @@ def test_a_person_comes_in_from_another_site_by_the_keyboard(demo, browser):
     assert user.first_name == "Björk"
     # Who is signed in is sent on from the sign-in page.
     assert browser.run("fetch('/login/').then(answer => new URL(answer.url).pathname)") == "/"
+
+
+OPENID_BUTTON = "[data-provider=stand-in]"
+
+
+def choose_by_openid_connect(browser, person, spoilt=""):
+    press(browser, OPENID_BUTTON)
+    arrive(browser, f"/{setup.OPENID_PATH}/authorize")
+    assert "stand-in" in browser.run("document.querySelector('.mark').innerText")
+    browser.run(f"document.querySelector('select').value = '{spoilt}'")
+    press(browser, f"button[value={person}]")
+
+
+def test_a_person_comes_in_by_openid_connect_and_signs_out_everywhere(demo, browser):
+    browser.go(f"{demo}/login/")
+    assert in_view(browser, OPENID_BUTTON)
+    choose_by_openid_connect(browser, "bjork")
+    arrive(browser, "/")
+    user = User.objects.get(email="bjork@example.edu")
+    # By Rapid Connect it is the same account.
+    browser.run("location.href = '/logout/'")
+    arrive(browser, "/")
+    browser.go(f"{demo}/login/")
+    press(browser, "#federation-button")
+    choose(browser, "bjork")
+    arrive(browser, "/")
+    assert User.objects.filter(last_login__isnull=False).get() == user
+
+
+def test_a_refusal_of_openid_connect_is_read_and_leads_back(demo, browser):
+    browser.go(f"{demo}/login/")
+    choose_by_openid_connect(browser, "ada", "expired")
+    arrive(browser, "/oidc/stand-in/callback/")
+    assert "OIDC-EXPIRED-" in browser.run("document.body.innerText")
+    assert in_view(browser, "a[href='/login/'].btn-primary:not(#login-button)")
+    browser.go(f"{demo}/login/")
+    choose_by_openid_connect(browser, "nobody")
+    arrive(browser, "/oidc/stand-in/callback/")
+    assert "OIDC-DENIED-" in browser.run("document.body.innerText")
+    assert not User.objects.filter(email="ada.lovelace@example.edu").exists()
 
 
 def test_a_refusal_is_read_and_leads_back(demo, browser):
