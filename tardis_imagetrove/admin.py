@@ -27,10 +27,12 @@ from .models import (
     FilterOutput,
     FilterRun,
     InstrumentConfiguration,
+    Notice,
     PixelRule,
     ProjectGroup,
     Sender,
     Series,
+    Subscription,
 )
 from .operations.pixel_rules import try_rule
 from .operations.trying import try_instrument
@@ -322,6 +324,34 @@ class PixelRuleAdmin(admin.ModelAdmin):
         return render_page(request, "admin/tardis_imagetrove/pixelrule/try.html", context)
 
 
+class SubscriptionForm(forms.ModelForm):
+    kinds = forms.MultipleChoiceField(
+        label="What to tell", choices=Subscription.Kind.choices, widget=forms.CheckboxSelectMultiple
+    )
+
+    class Meta:
+        model = Subscription
+        fields = "__all__"  # noqa: DJ007 (the fieldsets say which)
+        widgets = {"secret": forms.TextInput(attrs={"autocomplete": "off", "size": 60})}
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(admin.ModelAdmin):
+    """Who is told what happens."""
+
+    form = SubscriptionForm
+    list_display = ("name", "enabled", "mail", "webhook", "configuration", "project")
+    list_select_related = ("configuration",)
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "mail", "webhook", "secret")}),
+        ("What", {"fields": ("kinds", "configuration", "project", "silence_hours", "with_details")}),
+        ("When", {"fields": ("digest_minutes", "quiet_from", "quiet_to")}),
+    )
+
+    class Media:
+        css = {"all": ("tardis_imagetrove/admin.css",)}
+
+
 class ReadOnly:
     """What is recorded by ingest is shown and not edited."""
 
@@ -388,6 +418,14 @@ class SeriesAdmin(ReadOnly, MayRequeue, admin.ModelAdmin):
             self.message_user(request, f"{count} queued; then: {error}", messages.ERROR)
         else:
             self.message_user(request, f"{count} queued.", messages.SUCCESS)
+
+
+@admin.register(Notice)
+class NoticeAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("created", "subscription", "kind", "stage", "attempts", "problem")
+    list_filter = ("stage", "kind", "subscription")
+    list_select_related = ("subscription",)
+    exclude = ("claim",)
 
 
 class FilterOutputInline(ReadOnly, admin.TabularInline):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils import timezone
 
 from .deidentification import Option, PixelRegions, Profile, Region
 from .deidentification.rules import survives
@@ -716,6 +718,128 @@ class Event(models.Model):
     @property
     def reason(self) -> str:
         return render(self.reasons)
+
+
+class Subscription(models.Model):
+    """Somebody who is told what happens, by mail or webhook."""
+
+    class Kind(models.TextChoices):
+        HELD = "held", "A series is held and needs a person"
+        FAILED = "failed", "A conversion failed"
+        READY = "ready", "A scan is archived, with what is made of it"
+        PROBLEM = "problem", "The site has a problem: disk, worker, receiver, broker, clock"
+        SILENCE = "silence", "Nothing came from an instrument for too long"
+        AUDIT = "audit", "An audit found something missing or changed"
+
+    name = models.CharField(max_length=100, unique=True)
+    enabled = models.BooleanField(default=True)
+    mail = models.EmailField(blank=True, help_text="Where mails go; or name a webhook.")
+    webhook = models.URLField(
+        blank=True, max_length=500, help_text="Address that gets a signed POST with JSON."
+    )
+    secret = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="What webhooks are signed with (HMAC-SHA256); made if it is empty.",
+    )
+    kinds = models.JSONField(default=list, help_text='What to tell: ["held", "failed"].')
+    configuration = models.ForeignKey(
+        InstrumentConfiguration,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        verbose_name="instrument",
+        help_text="Only what concerns this instrument; empty is all of them.",
+    )
+    project = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="Only series of this project's group: Project 12345. Empty is all.",
+    )
+    silence_hours = models.PositiveIntegerField(
+        default=24,
+        validators=[MinValueValidator(1)],
+        help_text="Hours without a series that count as silence.",
+    )
+    digest_minutes = models.PositiveIntegerField(
+        default=0, help_text="Collect for so many minutes and tell all at once; 0 tells at once."
+    )
+    quiet_from = models.TimeField(null=True, blank=True, help_text="From then on nothing is sent; it waits …")
+    quiet_to = models.TimeField(null=True, blank=True, help_text="… until then, in the site's time zone.")
+    with_details = models.BooleanField(
+        default=False,
+        help_text="Also tell descriptions, projects and reasons, which may name a patient. Mail is read by many.",
+    )
+    created = models.DateTimeField(auto_now_add=True)
+    since = models.DateTimeField(
+        default=timezone.now, editable=False, help_text="Up to here events were looked at."
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        if self.webhook and not self.secret:
+            self.secret = secrets.token_urlsafe(32)
+        self.full_clean()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        problems: dict[str, str] = {}
+        if bool(self.mail) == bool(self.webhook):
+            problems["mail"] = "Give a mail address or a webhook, one of them."
+        if self.webhook and not self.webhook.startswith(("http://", "https://")):
+            problems["webhook"] = "Must begin with https:// or http://."
+        known = set(self.Kind.values)
+        if not isinstance(self.kinds, list) or not self.kinds or not set(map(str, self.kinds)) <= known:
+            problems["kinds"] = f"Choose some of {', '.join(sorted(known))}."
+        if (self.quiet_from is None) != (self.quiet_to is None):
+            problems["quiet_to"] = "Quiet hours need both times."
+        if problems:
+            raise ValidationError(problems)
+
+
+class Notice(models.Model):
+    """Something to tell a subscriber, once."""
+
+    class Stage(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        SENDING = "sending", "Being sent"
+        SENT = "sent", "Sent"
+        GIVEN_UP = "given-up", "Given up"
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE, related_name="notices")
+    key = models.CharField(max_length=100, help_text="What it is about: a subscriber is told of it once.")
+    kind = models.CharField(max_length=16, choices=Subscription.Kind.choices)
+    series = models.ForeignKey(Series, null=True, on_delete=models.CASCADE, related_name="notices")
+    text = models.TextField()
+    created = models.DateTimeField(auto_now_add=True)
+    stage = models.CharField(max_length=16, choices=Stage.choices, default=Stage.WAITING)
+    attempts = models.PositiveIntegerField(default=0)
+    due = models.DateTimeField(default=timezone.now, help_text="Not to be sent before.")
+    problem = models.CharField(max_length=500, blank=True, help_text="Why it could not be sent.")
+    claim = models.CharField(max_length=32, blank=True, editable=False)
+
+    class Meta:
+        ordering = ("-pk",)
+        constraints = [models.UniqueConstraint(fields=("subscription", "key"), name="imagetrove_notice_once")]
+        indexes = [models.Index(fields=("stage", "due"), name="imagetrove_notice_due")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} to {self.subscription}"
+
+
+class OpenProblem(models.Model):
+    """A problem of the site that lasts, so that it is told when it begins and not each minute."""
+
+    code = models.CharField(max_length=32, unique=True)
+    since = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.code
 
 
 class FilterOutput(models.Model):

@@ -145,15 +145,16 @@ class Status:
         return not self.problems
 
 
-def look(states: Iterable[str] = ATTENTION) -> Status:
+def look(states: Iterable[str] = ATTENTION, counting: bool = True) -> Status:
     """Look at everything; whatever cannot be reached ends up among the problems.
 
     Args:
         states: of the series to list.
+        counting: also count the spool's files, which takes long where there are many.
     """
     admission = None
     try:
-        spool = look_at_spool(open_spool())
+        spool = look_at_spool(open_spool(), counting)
         admission = look_at_admission(open_spool())
     except ImproperlyConfigured as error:
         spool = SpoolStatus(folder="", problem=str(error))

@@ -16,6 +16,7 @@ from django.utils.timezone import get_current_timezone, make_aware
 from ...conf import settings
 from ...errors import ImageTroveError
 from ...operations.audit import Scope, audit
+from ...operations.notices import tell_audit
 from ...tasks import open_spool
 
 
@@ -71,6 +72,10 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if json:
             self.stdout.write(_as_json([asdict(finding) for finding in findings]))
+        try:
+            tell_audit((finding.code, f"{finding.series_uid}: {finding.text}") for finding in findings)
+        except DatabaseError as error:
+            self.stderr.write(f"subscribers cannot be told: {error}")
         if findings:
             raise CommandError(f"{len(findings)} finding{'s' if len(findings) != 1 else ''}")
         if not json:

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from ...checks import RECEIVING
 from ...errors import ImageTroveError
 from ...logs import JsonFormatter
+from ...operations.notices import NoticeSource
 from ...receiving import ReceivingConfig, ReceivingService
 from ...scp import ReceiverConfig, TLSFiles
 from ...tasks import open_spool
@@ -63,7 +64,7 @@ class Command(BaseCommand):
                 options["metrics_port"],
                 str(options["metrics_host"]),
             )
-            ReceivingService(config).run(stop, self._tell)
+            ReceivingService(config, [NoticeSource()]).run(stop, self._tell)
         except (ImproperlyConfigured, ImageTroveError, OSError) as error:
             raise CommandError(str(error)) from error
 
