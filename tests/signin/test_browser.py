@@ -113,8 +113,8 @@ def test_a_person_comes_in_by_openid_connect_and_signs_out_everywhere(demo, brow
     arrive(browser, "/")
     user = User.objects.get(email="bjork@example.edu")
     # By Rapid Connect it is the same account.
-    browser.run("location.href = '/logout/'")
-    arrive(browser, "/")
+    browser.run("window.before = true; location.href = '/logout/'")
+    browser.wait("!window.before && location.pathname == '/' && document.readyState == 'complete'")
     browser.go(f"{demo}/login/")
     press(browser, "#federation-button")
     choose(browser, "bjork")
