@@ -16,7 +16,7 @@ from ..models import ProjectMember
 from ..mytardis import mytardis
 
 ADD, REMOVE = "add", "remove"
-_COLUMNS = {"project", "mail", "targeted_id", "action"}
+_COLUMNS = {"project", "mail", "targeted_id", "identifier", "action"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Result:
 
 
 def read_people(lines: Iterable[str], group_pattern: str = "Project {}") -> Iterator[Person]:
-    """The people of a CSV file with the columns project, mail or targeted_id, and action (add, the default, or remove).
+    """The people of a CSV file with the columns project, mail or identifier, and action (add, the default, or remove).
+
+    The column of identifiers may be called targeted_id.
 
     Args:
         group_pattern: makes a group's name of a project that is given by its number alone.
@@ -60,9 +62,9 @@ def read_people(lines: Iterable[str], group_pattern: str = "Project {}") -> Iter
     """
     rows = csv.DictReader(lines)
     names = {(name or "").strip().lower() for name in rows.fieldnames or ()}
-    if "project" not in names or not names & {"mail", "targeted_id"} or names - _COLUMNS:
+    if "project" not in names or not names & {"mail", "targeted_id", "identifier"} or names - _COLUMNS:
         raise PermanentError(
-            "the first line must name the columns: project, mail or targeted_id (or both), and action if any"
+            "the first line must name the columns: project, mail or identifier (or both), and action if any"
         )
     for row in rows:
         values = {(name or "").strip().lower(): (value or "").strip() for name, value in row.items() if name}
@@ -74,7 +76,8 @@ def read_people(lines: Iterable[str], group_pattern: str = "Project {}") -> Iter
         group = group_pattern.format(project) if project.isdecimal() else project
         mail = values.get("mail", "")
         mail = mail.lower() if mail.isascii() else mail  # which is refused
-        yield Person(rows.line_num, group, mail, values.get("targeted_id", ""), action)
+        identifier = values.get("identifier") or values.get("targeted_id", "")
+        yield Person(rows.line_num, group, mail, identifier, action)
 
 
 def apply(people: Iterable[Person], dry_run: bool = False) -> Iterator[Result]:

@@ -146,10 +146,10 @@ class Inactive(SignInRefused):
 
 class NeedsLinking(SignInRefused):
     code = "ID-LINK"
-    title = "There is an account here with your mail address already"
+    title = "An account here may be yours already"
     advice = (
-        "It was made on this site, so an administrator has to say that it is yours before you can use it through "
-        "the federation. Ask them to link it, and give them the reference below."
+        "It has your mail address or your federation's identifier for you. An administrator has to confirm that it is "
+        "yours before you can use it this way. Ask them to link it, and give them the reference below."
     )
 
 

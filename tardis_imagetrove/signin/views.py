@@ -64,6 +64,7 @@ def _sign_in_page(request: HttpRequest, local_first: bool) -> HttpResponse:
     return response
 
 
+@never_cache
 def sign_out(request: HttpRequest) -> HttpResponse:
     """MyTARDIS's own page of signing out, and then the provider's, if the visitor came by one that has it."""
     leads_to = next(

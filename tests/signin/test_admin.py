@@ -4,6 +4,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
+from django.test import Client
 from django.urls import reverse
 
 from tardis_imagetrove.signin.models import FederatedIdentity, ProjectMember
@@ -81,3 +82,20 @@ def test_a_person_who_cannot_be_recognised_is_not_named(administrator, who):
     )
     assert response.status_code == 200
     assert not ProjectMember.objects.exists()
+
+
+def test_the_identities_of_one_account_are_shown_together(
+    post, site, arrive, openid, provider, administrator
+):
+    site.RAPID_CONNECT_ENABLED = True
+    post(signer.assertion())
+    arrive(Client())
+    first, waiting = FederatedIdentity.objects.order_by("pk")
+    assert waiting.user is None
+    assert administrator.post(identity_page(waiting), {"user": first.user_id}).status_code == 302
+    html = administrator.get(identity_page(waiting)).content.decode()
+    assert f"Ada Lovelace ({signer.ISSUER})" in html
+    listed = administrator.get(
+        reverse("admin:tardis_imagetrove_federatedidentity_changelist")
+    ).content.decode()
+    assert provider.issuer in listed and signer.ISSUER in listed

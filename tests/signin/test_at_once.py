@@ -65,3 +65,41 @@ def test_people_with_one_address_who_come_at_once_get_an_account_each(site):
     assert [status for status, _ in answers] == [302] * 12
     assert len({user for _, user in answers}) == 12
     assert len(set(User.objects.filter(email="team@example.edu").values_list("username", flat=True))) == 12
+
+
+def test_a_person_who_comes_twice_at_once_by_openid_connect_gets_one_account(openid, provider):
+    browsers = [Client() for _ in range(4)]
+    backs = [provider.authorize(browser.get("/oidc/aaf/", secure=True)["Location"]) for browser in browsers]
+    gate = threading.Barrier(len(browsers))
+
+    def one(browser, back):
+        try:
+            gate.wait(30)
+            return browser.get("/oidc/aaf/callback/", back, secure=True).status_code, user_of(browser)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(browsers)) as pool:
+        answers = list(pool.map(one, browsers, backs))
+    assert [status for status, _ in answers] == [302] * 4
+    assert len({user for _, user in answers}) == 1
+    assert FederatedIdentity.objects.count() == User.objects.filter(email="ada@example.edu").count() == 1
+
+
+def test_of_copies_of_a_way_back_one_signs_in(openid, provider):
+    browser = Client()
+    back = provider.authorize(browser.get("/oidc/aaf/", secure=True)["Location"])
+    copies = [Client() for _ in range(3)]
+    for copy in copies:
+        copy.cookies = browser.cookies
+    gate = threading.Barrier(len(copies))
+
+    def one(copy):
+        try:
+            gate.wait(30)
+            return copy.get("/oidc/aaf/callback/", back, secure=True).status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        assert sorted(pool.map(one, copies)) == [302, 403, 403]

@@ -131,3 +131,39 @@ def test_a_targeted_id_needs_a_federation(site, local):
     site.RAPID_CONNECT_CONFIG = {}
     with pytest.raises(CommandError, match="which one it is by --issuer"):
         run("imagetrove_link_account", "local-ada", targeted_id="x")
+
+
+# Any provider
+
+
+def test_people_of_any_provider_wait_and_are_linked(arrive, provider, client, local):
+    provider.said |= {"email_verified": False}
+    arrive()
+    told = run("imagetrove_link_account")
+    assert f"ada@example.edu (not verified)\tAda Lovelace\tsubject-of-ada\t{provider.issuer}\n" in told
+    told = run("imagetrove_link_account", "local-ada", mail="ada@example.edu")
+    assert f"(subject-of-ada) signs in to local-ada from now on, by {provider.issuer}" in told
+    arrive()
+    assert user_of(client) == local.pk
+
+
+def test_an_identifier_that_was_not_seen_needs_its_issuer(arrive, openid, site, provider, client, local):
+    site.RAPID_CONNECT_ENABLED = True
+    with pytest.raises(CommandError, match="by --issuer"):
+        run("imagetrove_link_account", "local-ada", identifier="subject-of-ada")
+    run("imagetrove_link_account", "local-ada", identifier="subject-of-ada", issuer=provider.issuer)
+    arrive()
+    assert user_of(client) == local.pk
+    # From now on it is seen.
+    run("imagetrove_link_account", "local-ada", identifier="subject-of-ada")
+    assert FederatedIdentity.objects.count() == 1
+
+
+def test_of_two_providers_with_one_address_the_issuer_decides(arrive, post, site, openid, provider, local):
+    site.RAPID_CONNECT_ENABLED = True
+    post(signer.assertion())
+    arrive()
+    with pytest.raises(CommandError, match="2 people"):
+        run("imagetrove_link_account", "local-ada", mail="ada@example.edu")
+    run("imagetrove_link_account", "local-ada", mail="ada@example.edu", issuer=provider.issuer)
+    assert FederatedIdentity.objects.get(user=local).issuer == provider.issuer

@@ -196,6 +196,39 @@ def test_the_session_is_new_and_holds_nothing_of_the_one_before(arrive, client):
     assert not Session.objects.filter(session_key=session.session_key).exists()
 
 
+def test_odd_names_are_kept_and_shown_as_text(arrive, client, provider):
+    provider.said |= {
+        "given_name": "Bjo\u0308rk\0\u202e",
+        "family_name": "<b>𝔘 王</b>",
+        "email": "bj'örk/x@example.edu",
+    }
+    arrive()
+    user = account(client)
+    assert (user.first_name, user.last_name) == ("Björk", "<b>𝔘 王</b>")
+    assert user.username.isascii() and not set(user.username) & set("'/<> ")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"name": "Ada Lovelace"}, {"email": "no address"}, {"email": 7, "given_name": ["Ada"], "name": {}}],
+)
+def test_claims_that_are_missing_or_none_keep_nobody_out(arrive, client, provider, said):
+    provider.said = said
+    arrive()
+    assert account(client).email == ""
+    assert account(client).first_name == ("Ada" if said.get("name") == "Ada Lovelace" else "")
+
+
+def test_a_kelvin_sign_in_an_address_is_no_k(arrive, client, provider):
+    ProjectMember.objects.create(
+        group=(group := Group.objects.create(name="Project 1")), mail="kim@example.edu"
+    )
+    provider.said["email"] = "\u212aim@example.edu"
+    arrive()
+    assert user_of(client) and not group.user_set.exists()
+    assert "kim" not in account(client).username
+
+
 def test_a_provider_may_want_the_secret_in_the_form(arrive, client, provider):
     provider.auth = "client_secret_post"
     arrive()
@@ -500,17 +533,23 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 @pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b" " * (fetching.MAX_BYTES + 1), json.dumps({"id_token": "x" * 10**6}).encode()]
+)
+def test_an_answer_that_is_huge_or_deep_is_a_page(arrive, client, provider, caplog, body):
+    provider.replies["/token"] = (200, body)
+    refused(arrive(), "OIDC-ANSWER", client, caplog)
+
+
+@pytest.mark.parametrize(
     ("reply", "code"),
     [
         ((500, {}), "OIDC-AWAY"),
         ((503, b"<html>"), "OIDC-AWAY"),
         ((200, b"<html>"), "OIDC-ANSWER"),
         ((200, b"[]"), "OIDC-ANSWER"),
-        ((200, b"[" * 100_000), "OIDC-ANSWER"),
         ((200, b"\xff\xfe"), "OIDC-ANSWER"),
         ((200, b""), "OIDC-ANSWER"),
         ((302, {}), "OIDC-ANSWER"),
-        ((200, b" " * (fetching.MAX_BYTES + 1)), "OIDC-ANSWER"),
     ],
 )
 @pytest.mark.parametrize("path", [DISCOVERY, "/keys", "/token", "/userinfo"])

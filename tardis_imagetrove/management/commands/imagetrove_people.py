@@ -13,7 +13,7 @@ from ...operations.people import apply, read_people
 
 class Command(BaseCommand):
     help = (
-        "Name people on projects, or take them off, by a CSV file with the columns project, mail or targeted_id, and "
+        "Name people on projects, or take them off, by a CSV file with the columns project, mail or identifier, and "
         "action (add or remove)."
     )
 
