@@ -33,7 +33,7 @@ class OpenIDProvider:
     Attributes:
         key: signs ID tokens.
         published: keys at ``jwks_uri``.
-        said: claims of the ID token beside the protocol's own; None takes one away.
+        said: claims of the ID token beside the protocol's own, or functions of the time; None takes one away.
         userinfo: claims of the userinfo endpoint; None for no such endpoint.
         discovery: changes to what is published; None takes a key away.
         replies: (status, body) by path, instead of the proper answer; a body may be a list of parts, with
@@ -100,6 +100,7 @@ class OpenIDProvider:
             },
             **{"nonce": query["nonce"], **self.said},
         }
+        said = {key: value(now) if callable(value) else value for key, value in said.items()}
         return {key: value for key, value in said.items() if value is not None}
 
     def sign(self, claims, **header):

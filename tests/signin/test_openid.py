@@ -333,7 +333,6 @@ def by_own_key(claims):
     return jwt.encode(head, claims, key, algorithms=["RS256"])
 
 
-NOW = time.time()
 TOKENS = {
     "none": ("OIDC-ALGORITHM", {}, unsigned),
     "hs256": ("OIDC-ALGORITHM", {}, by_public_key),
@@ -351,10 +350,10 @@ TOKENS = {
     "nonce": ("OIDC-NONCE", {"nonce": "another"}, None),
     "no nonce": ("OIDC-NONCE", {"nonce": None}, None),
     "no text for a nonce": ("OIDC-NONCE", {"nonce": ["x"]}, None),
-    "expired": ("OIDC-EXPIRED", {"exp": NOW - 120}, None),
-    "old": ("OIDC-EXPIRED", {"iat": NOW - 3600}, None),
-    "early": ("OIDC-EARLY", {"iat": NOW + 3600}, None),
-    "not before": ("OIDC-EARLY", {"nbf": NOW + 3600}, None),
+    "expired": ("OIDC-EXPIRED", {"exp": lambda now: now - 120}, None),
+    "old": ("OIDC-EXPIRED", {"iat": lambda now: now - 3600}, None),
+    "early": ("OIDC-EARLY", {"iat": lambda now: now + 3600}, None),
+    "not before": ("OIDC-EARLY", {"nbf": lambda now: now + 3600}, None),
     "no expiry": ("OIDC-CLAIM", {"exp": None}, None),
     "text for expiry": ("OIDC-CLAIM", {"exp": "tomorrow"}, None),
     "no time": ("OIDC-CLAIM", {"iat": None}, None),
@@ -394,8 +393,8 @@ def test_an_id_token_that_does_not_hold_is_refused(arrive, client, provider, cap
     [
         {"aud": ["imagetrove"]},
         {"aud": ["imagetrove", "b"], "azp": "imagetrove"},
-        {"exp": NOW - 30},
-        {"iat": NOW + 30},
+        {"exp": lambda now: now - 30},
+        {"iat": lambda now: now + 30},
     ],
 )
 def test_what_the_standard_lets_pass_passes(arrive, client, provider, said):
