@@ -155,7 +155,11 @@ def _linked_by_token(person: Person, kin: Collection[str]) -> User | None:
         raise refusals.NeedsLinking(
             f"{_numbers(users)} came with the same shared token by {', '.join(sorted({one.issuer for one in same}))}"
         )
-    return users.pop() if users else None
+    user = users.pop() if users else None
+    # Any institution of the federation can name any token: that is not enough to administer this site.
+    if user is not None and (user.is_staff or user.is_superuser):
+        raise refusals.NeedsLinking(f"account {user.pk}, which came with the same shared token, is staff")
+    return user
 
 
 def _others_with(mail: str, issuer: str) -> list[User]:

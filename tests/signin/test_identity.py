@@ -71,6 +71,15 @@ def test_a_shared_token_of_two_accounts_links_to_neither():
     waiting(person(AAF, "c", "", shared_token=TOKEN), {RAPID})
 
 
+@pytest.mark.parametrize("right", ["is_staff", "is_superuser"])
+def test_an_administrator_is_not_recognised_by_a_token_alone(right):
+    user = account_of(person(shared_token=TOKEN))
+    User.objects.filter(pk=user.pk).update(**{right: True})
+    waiting(person(AAF, "mallory", "", shared_token=TOKEN), {RAPID})
+    link(AAF, "mallory", user)
+    assert account_of(person(AAF, "mallory", "", shared_token=TOKEN), {RAPID}) == user
+
+
 def test_a_recognised_person_whose_account_is_off_stays_out():
     User.objects.filter(pk=account_of(person(shared_token=TOKEN)).pk).update(is_active=False)
     with pytest.raises(refusals.Inactive):

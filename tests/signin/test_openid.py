@@ -573,6 +573,16 @@ def test_addresses_that_cannot_be_right_are_not_used(openid, client, provider, c
     refused(client.get("/oidc/aaf/", secure=True), "OIDC-ANSWER", client, caplog)
 
 
+def test_a_provider_elsewhere_cannot_have_this_machine_ask_itself(
+    openid, client, provider, caplog, monkeypatch
+):
+    elsewhere = "https://op.example"
+    said = {**provider._metadata(), "issuer": elsewhere, "authorization_endpoint": f"{elsewhere}/authorize"}
+    monkeypatch.setattr(fetching, "fetch", lambda url: fetching.Answer(200, said, ""))
+    change(openid, issuer=elsewhere)
+    assert "token_endpoint" in refused(client.get("/oidc/aaf/", secure=True), "OIDC-ANSWER", client, caplog)
+
+
 def test_a_provider_without_our_ways_to_give_the_secret(arrive, provider):
     provider.discovery = {"token_endpoint_auth_methods_supported": ["private_key_jwt"]}
     assert code_of(arrive()) == "OIDC-SETUP"
@@ -585,6 +595,7 @@ def test_a_provider_that_is_down_is_a_page_and_left_alone_for_a_moment(
     refused(arrive(), "OIDC-AWAY", client, caplog)
     asked = []
     monkeypatch.setattr(fetching, "fetch", asked.append)
+    monkeypatch.setattr(metadata, "FAILURE_AGE", 600)
     assert code_of(arrive()) == "OIDC-AWAY"
     assert not asked
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
+import requests.auth
 from django.views.decorators.debug import sensitive_variables
 
 from .. import claims, refusals
@@ -128,7 +129,7 @@ def _userinfo(
     answer = _asked(
         fetching.fetch,
         published.userinfo_endpoint,
-        headers={"Authorization": f"Bearer {access_token}"},
+        auth=_Bearer(access_token),
     )
     if answer.status != 200:
         raise refusals.ProviderUnusable(f"{published.userinfo_endpoint} answers {answer.status}")
@@ -136,6 +137,17 @@ def _userinfo(
     if answer.content.get("sub") != subject:
         raise refusals.NoSubject(f"sub of {published.userinfo_endpoint} is not that of the ID token")
     return answer.content
+
+
+class _Bearer(requests.auth.AuthBase):
+    """RFC 6750, section 2.1. As a plain header, an entry of ``.netrc`` would take its place."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
 
 
 def person(config: OpenIDConfig, signed: dict[str, Any], more: dict[str, Any]) -> Person:

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
@@ -102,7 +103,12 @@ def _discover(issuer: str) -> Metadata:
         value = said.get(key)
         if value is None and not needed:
             return ""
-        if not isinstance(value, str) or not is_safe(value):
+        # Only a provider on this machine may send us to this machine by plain HTTP.
+        if (
+            not isinstance(value, str)
+            or not is_safe(value)
+            or urlsplit(value).scheme not in ("https", urlsplit(issuer).scheme)
+        ):
             raise fetching.Unusable(f"{url} has {short(value)} as {key}, not an address with https://")
         return value
 
