@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import resolve
+from django.urls import get_script_prefix, resolve
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.debug import sensitive_post_parameters
@@ -67,6 +67,9 @@ def _sign_in_page(request: HttpRequest, local_first: bool) -> HttpResponse:
 @never_cache
 def sign_out(request: HttpRequest) -> HttpResponse:
     """MyTARDIS's own page of signing out, and then the provider's, if the visitor came by one that has it."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        # A link on another site must not sign anybody out, here or at their institution.
+        return HttpResponseRedirect(get_script_prefix())
     leads_to = next(
         filter(None, (protocol.sign_out_address(request) for protocol in providers.PROTOCOLS)), ""
     )

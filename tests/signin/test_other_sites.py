@@ -23,7 +23,19 @@ def writing(settings):
         yield
 
 
-ADDRESSES = ["/rc/", "/rc", "/rc/auth/jwt", "/login/", "/local_local", "/", "/admin/login/", "/no-such-page/"]
+ADDRESSES = [
+    "/rc/",
+    "/rc",
+    "/rc/auth/jwt",
+    "/login/",
+    "/local_local",
+    "/",
+    "/admin/login/",
+    "/no-such-page/",
+    "/oidc/aaf/",
+    "/oidc/aaf/callback/",
+    "/logout/",
+]
 FIELDS = {"assertion": "abc", "username": "operator", "password": "wrong"}
 
 
@@ -125,3 +137,22 @@ def test_a_reload_after_the_sign_in_signs_nobody_out(https, browser):
     browser.run("document.querySelector(\"a[href='/login/'].btn-primary:not(#login-button)\").click()")
     browser.wait(f"location.href == {json.dumps(https + '/')} && document.readyState == 'complete'")
     assert is_signed_in(browser, https)
+
+
+LINKS = ["/oidc/aaf/", "/oidc/aaf/callback/?state=abc&code=abc", "/oidc/nobody/", "/logout/"]
+
+
+@pytest.mark.peer
+def test_no_link_of_another_site_signs_anybody_out(openid, https, browser):
+    openid.RAPID_CONNECT_ENABLED = True
+    send_and_arrive(browser, https, signer.assertion())
+    elsewhere = https.replace("127.0.0.1", "localhost")
+    for path in LINKS:
+        before = cookies(browser, https)
+        browser.go(f"{elsewhere}/other-site/?to=/")
+        browser.run(f"window.before = true; location.href = {json.dumps(https + path)}")
+        browser.wait(
+            f"!window.before && location.origin == {json.dumps(https)} && document.readyState == 'complete'"
+        )
+        assert cookies(browser, https) == before, path
+        assert is_signed_in(browser, https), path
