@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from contextlib import suppress
+from itertools import islice
 
 from django import forms
 from django.contrib import admin, messages
@@ -21,11 +22,13 @@ from .conversion import registry
 from .deidentification import Option
 from .errors import ImageTroveError, RetriableError
 from .filters.base import Filter
+from .folder_sources import MOST_LEFT_OUT, left_out
 from .models import (
     Archive,
     Event,
     FilterOutput,
     FilterRun,
+    FolderSource,
     InstrumentConfiguration,
     Notice,
     PixelRule,
@@ -237,6 +240,48 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
                 URLValidator()(address)
                 initial[field] = address
         return {**initial, **super().get_changeform_initial_data(request)}
+
+
+class FolderSourceForm(forms.ModelForm):
+    take = LinesField(required=False, help_text="Patterns of files to take, one a line: *.dcm. Empty is all.")
+    leave = LinesField(required=False, help_text="Patterns of files and folders to leave, one a line: *.tmp")
+
+    class Meta:
+        model = FolderSource
+        fields = "__all__"  # noqa: DJ007 (what is not to be edited is not editable)
+        widgets = {name: forms.TextInput(attrs={"size": 80}) for name in ("path", "move_to", "pattern")}
+
+
+@admin.register(FolderSource)
+class FolderSourceAdmin(admin.ModelAdmin):
+    """Folders that the receiving service watches."""
+
+    form = FolderSourceForm
+    list_display = ("name", "enabled", "kind", "path", "configuration", "afterwards", "problem", "looked")
+    list_filter = ("enabled", "kind")
+    list_select_related = ("configuration",)
+    readonly_fields = ("problem", "looked", "left_out")
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "path", "kind", "configuration")}),
+        ("When an entry is complete", {"fields": ("quiet_seconds", "marker")}),
+        ("Which files", {"fields": ("take", "leave", "pattern")}),
+        ("What becomes of them", {"fields": ("afterwards", "move_to")}),
+        ("How it stands", {"fields": ("problem", "looked", "left_out")}),
+    )
+
+    @admin.display(description="Files that were left out")
+    def left_out(self, source: FolderSource) -> str:
+        from .tasks import open_spool
+
+        if not source.pk:
+            return ""
+        try:
+            found = list(islice(left_out(source, open_spool()), MOST_LEFT_OUT + 1))
+        except (ImageTroveError, ImproperlyConfigured) as error:
+            return str(error)
+        more = "and more" if len(found) > MOST_LEFT_OUT else ""
+        lines = [f"{path}: {reason}" for path, reason in found[:MOST_LEFT_OUT]]
+        return "\n".join(filter(None, (*lines, more))) or "none"
 
 
 @admin.register(ProjectGroup)

@@ -21,6 +21,8 @@ DEFAULTS: dict[str, Any] = {
     # Seconds without a new instance after which a series counts as complete; an instrument may
     # have its own. DICOM itself has no "series complete".
     "QUIET_SECONDS": 60,
+    # Folders in which folder sources may lie, in admin and on the command line; nothing else of the disk is read.
+    "FOLDER_ROOTS": [],
     # Days for which the trash keeps what an operator discarded.
     "TRASH_DAYS": 30,
     # Seconds that a storage commitment request may wait for instances that are received and not
@@ -77,6 +79,11 @@ def _wanted(name: str, value: Any) -> str:
         return "" if fits else "a folder's path"
     if name in ("INGEST_QUEUE", "CONVERT_QUEUE"):
         return "" if value is None or (isinstance(value, str) and value) else "a queue's name, or None"
+    if name == "FOLDER_ROOTS":
+        fits = isinstance(value, (list, tuple)) and all(
+            isinstance(path, (str, os.PathLike)) and Path(path).is_absolute() for path in value
+        )
+        return "" if fits else "a list of absolute paths"
     if name == "FILTERS":
         fits = isinstance(value, (list, tuple)) and all(isinstance(path, str) for path in value)
         return "" if fits else "a list of dotted paths"

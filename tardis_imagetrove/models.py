@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+from pathlib import Path
 
 from django.conf import settings as django_settings
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from .conf import settings
 from .deidentification import Option, PixelRegions, Profile, Region
 from .deidentification.rules import survives
 from .errors import PermanentError
+from .folders.source import Afterwards, Kind, OutsideRoots, Source, check_root, is_below
 from .formats.dicom.fields import parse_field
 from .reasons import Reason, from_json, render
 from .scp.admission import network_text, parse_ae_title, parse_network
@@ -284,6 +288,142 @@ class Sender(models.Model):
             problems["address"] = f"{error}."
         if problems:
             raise ValidationError(problems)
+
+
+class FolderSource(models.Model):
+    """A folder in which an instrument, or an export, leaves files; the receiving service watches it."""
+
+    class Kind(models.TextChoices):
+        DICOM = "dicom", "DICOM files"
+        PARAVISION = "paravision", "Bruker ParaVision studies"
+        ANY = "folder", "Folders of any files, archived as they are"
+
+    class Afterwards(models.TextChoices):
+        KEEP = "keep", "Keep them"
+        MOVE = "move", "Move them to another folder"
+        DELETE = "delete", "Delete them"
+
+    name = models.CharField(max_length=100, unique=True)
+    enabled = models.BooleanField(default=True)
+    path = models.CharField(
+        max_length=500, help_text="The folder; it must lie in one of IMAGETROVE['FOLDER_ROOTS']."
+    )
+    kind = models.CharField("format", max_length=16, choices=Kind.choices, default=Kind.DICOM)
+    configuration = models.ForeignKey(
+        InstrumentConfiguration,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="folder_sources",
+        verbose_name="instrument",
+        help_text="Everything in the folder is this instrument's; empty lets the instruments' rules decide.",
+    )
+    quiet_seconds = models.PositiveIntegerField(
+        default=300,
+        validators=[MinValueValidator(10)],
+        help_text="Seconds without a change in a whole entry of the folder, after which it is complete.",
+    )
+    marker = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="Name of a file that completes an entry, in it or beside it: MARKER_is_finished_{name}. "
+        "Empty: the quiet time alone.",
+    )
+    take = models.JSONField(
+        default=list, blank=True, help_text='Patterns of files to take: ["*.dcm", "*.IMA"]. Empty is all.'
+    )
+    leave = models.JSONField(
+        default=list, blank=True, help_text='Patterns of files and folders to leave: ["*.tmp", "trash"].'
+    )
+    afterwards = models.CharField(
+        "files that are archived and verified",
+        max_length=16,
+        choices=Afterwards.choices,
+        default=Afterwards.KEEP,
+    )
+    move_to = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="Where they are moved to: on the same file system, in FOLDER_ROOTS.",
+    )
+    pattern = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="Regular expression over an entry's path, whose named groups become fields: "
+        r"(?P<PatientID>[^/]+)/(?P<StudyID>\d+)",
+    )
+    problem = models.CharField(max_length=500, blank=True, editable=False)
+    looked = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        self.full_clean()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        problems: dict[str, str] = {}
+        try:
+            problems.update(folder_problems(self.source()))
+        except re.error as error:
+            problems["pattern"] = f"No regular expression: {error}."
+        if self.configuration_id and self.configuration.deidentify and self.kind != self.Kind.DICOM:
+            problems["configuration"] = "It de-identifies, and only DICOM can be de-identified."
+        if self.kind == self.Kind.ANY and not self.configuration_id:
+            problems["configuration"] = "Files of any format say nothing that a rule could match: choose one."
+        for name in ("take", "leave"):
+            value = getattr(self, name)
+            if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+                problems[name] = "A list of patterns."
+        if problems:
+            raise ValidationError(problems)
+
+    def source(self) -> Source:
+        """The source as the watcher takes it.
+
+        Raises:
+            re.error: the pattern is none.
+        """
+        re.compile(self.pattern)
+        return Source(
+            key=f"source-{self.pk or 0}",
+            root=Path(self.path),
+            kind=Kind(self.kind),
+            quiet_seconds=float(self.quiet_seconds or 0),
+            marker=self.marker,
+            take=tuple(self.take or ()),
+            leave=tuple(self.leave or ()),
+            afterwards=Afterwards(self.afterwards),
+            move_to=Path(self.move_to) if self.move_to else None,
+            pattern=self.pattern,
+        )
+
+
+def folder_problems(source: Source) -> dict[str, str]:
+    """What the site's settings have against a source, by the name of the field."""
+    found: dict[str, str] = {}
+    try:
+        check_root(source.root, settings.FOLDER_ROOTS)
+        if settings.SPOOL and is_below(source.root, settings.spool_path):
+            found["path"] = "It lies in the spool, or holds it."
+    except (OutsideRoots, ImproperlyConfigured) as error:
+        found["path"] = f"{error}."
+    if source.afterwards is not Afterwards.MOVE:
+        return found
+    if source.move_to is None:
+        found["move_to"] = "Say where to."
+        return found
+    try:
+        check_root(source.move_to, settings.FOLDER_ROOTS)
+    except (OutsideRoots, ImproperlyConfigured) as error:
+        found["move_to"] = f"{error}."
+    if os.path.realpath(source.move_to) == os.path.realpath(source.root):
+        found["move_to"] = "It is the folder itself."
+    return found
 
 
 class ProjectGroup(models.Model):

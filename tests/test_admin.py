@@ -18,9 +18,11 @@ from tardis_imagetrove.models import (
     Event,
     FederatedIdentity,
     FilterRun,
+    FolderSource,
     InstrumentConfiguration,
     ProjectGroup,
     Series,
+    Subscription,
 )
 from tardis_imagetrove.reasons import Reason
 
@@ -190,6 +192,8 @@ def rows(run):
         FilterRun.objects.create(archive=archive, filter=state, state=state, reasons=why("a"))
     states.hold("1.2.3", Reason("test", "why"))
     ProjectGroup.objects.create(group=Group.objects.create(name="Project 1"))
+    FolderSource.objects.bulk_create([FolderSource(name="Console", path="/mnt/console", move_to="/mnt/done")])
+    Subscription.objects.create(name="Operators", mail="operators@example.edu", kinds=["held"])
     user = run.archive.series.configuration.owner
     FederatedIdentity.objects.create(issuer="https://idp.example.edu", subject="one", user=user)
     return run

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import PermanentError
@@ -14,8 +15,8 @@ from .journal import Journal, Taken
 from .source import Afterwards, Source
 from .tree import Listing
 
-MissingFrom = Callable[[Iterable[Taken]], int]
-"""How many of the files are not in a verified archive."""
+MissingFrom = Callable[[Iterable[Taken]], str]
+"""Why files are not all in verified archives; empty if they are."""
 
 
 def not_yet_clear(
@@ -24,14 +25,13 @@ def not_yet_clear(
     """Why the files of a unit must stay as they are; empty when they are archived."""
     if listing.unreadable:
         return f"cannot be read completely: {listing.unreadable}"
-    changed = sum(not journal.has(file) for file in listing.files)
-    if changed:
+    if changed := sum(not journal.has(file) for file in listing.files):
         return f"{changed} files are not taken yet, or have changed"
     paths = {file.path for file in listing.files}
     taken = [entry for entry in journal if entry.uid and entry.path in paths]
-    if waiting := missing(taken):
-        return f"{waiting} of {len(taken)} files are not archived yet"
-    return ""
+    if not taken:
+        return "nothing of it was taken"
+    return missing(taken)
 
 
 def clear(source: Source, unit: Unit, journal: Journal, missing: MissingFrom) -> str:
@@ -54,30 +54,56 @@ def clear(source: Source, unit: Unit, journal: Journal, missing: MissingFrom) ->
 def _move(source: Source, unit: Unit, journal: Journal) -> str:
     if source.move_to is None or unit.name == ".":
         raise PermanentError(f"{unit.path} cannot be moved: there is no folder to move it to")
-    target = source.move_to / unit.name
-    number = 1
-    while target.exists():
-        number += 1
-        target = source.move_to / f"{unit.name}_{number}"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    is_folder = unit.path.is_dir()
+    target = _claimed(source.move_to / unit.name, is_folder)
     try:
         unit.path.rename(target)  # at once and complete, or not at all
     except OSError as error:
+        _give_up(target)
         if error.errno == errno.EXDEV:
             raise PermanentError(f"{source.move_to} is not on the file system of {source.root}") from error
         raise
+    # What was written after the last look was moved along, and nobody would look for it there.
+    moved = listing_of(replace(source, move_to=None), replace(unit, path=target))
+    files = moved.files if is_folder else [replace(file, path=unit.path.name) for file in moved.files]
+    if moved.unreadable or not all(map(journal.has, files)):
+        target.rename(unit.path)
+        return "files were written while it was moved; it was put back"
     journal.remove()
     return f"moved to {target}"
+
+
+def _claimed(wanted: Path, is_folder: bool) -> Path:
+    """A place that nobody else takes meanwhile: an empty folder or file, which a rename replaces."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        target = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        try:
+            if is_folder:
+                target.mkdir()
+            else:
+                target.touch(exist_ok=False)
+            return target
+        except FileExistsError:
+            number += 1
+
+
+def _give_up(target: Path) -> None:
+    with contextlib.suppress(OSError):
+        if target.is_dir():
+            target.rmdir()
+        elif not target.stat().st_size:
+            target.unlink()
 
 
 def _delete(unit: Unit, journal: Journal, listing: Listing) -> str:
     deleted = kept = 0
     for file in listing.files:
-        entries = journal.of(file.path)
         path = unit.path if unit.path.is_file() else unit.path / file.path
         about = path.lstat()
         unchanged = (about.st_size, about.st_mtime_ns) == (file.size, file.changed)
-        if unchanged and not any(entry.reason for entry in entries):
+        if unchanged and not any(entry.reason for entry in journal.of(file.path)):
             path.unlink()
             deleted += 1
         else:

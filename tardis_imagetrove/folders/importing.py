@@ -84,7 +84,10 @@ def units(source: Source) -> Iterator[Unit]:
         yield from _studies(source)
         return
     for entry in sorted(source.root.iterdir(), key=lambda path: path.name):
-        if not _is_marker(entry.name, source) and source.wants(entry.name) or entry.is_dir():
+        if _is_marker(entry.name, source) or source.leaves(entry.name):
+            continue
+        # Patterns of what to take are about files.
+        if entry.is_dir() or source.wants(entry.name):
             yield Unit(entry.name, entry)
 
 
@@ -111,9 +114,10 @@ def _studies(source: Source) -> Iterator[Unit]:
                 continue
             name = entry.relative_to(source.root).as_posix()
             try:
+                if source.leaves(name):
+                    continue
                 if is_study(entry):
-                    if source.wants(name):
-                        yield Unit(name, entry)
+                    yield Unit(name, entry)
                 elif depth < _STUDY_DEPTH:
                     waiting.append((entry, depth + 1))
             except PermissionError as error:

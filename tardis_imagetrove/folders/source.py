@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 from ..errors import PermanentError
@@ -43,7 +44,6 @@ class Source:
         take, leave: patterns of paths below the root (``fnmatch``); empty ``take`` is everything.
         move_to: for :attr:`Afterwards.MOVE`.
         pattern: regular expression over a unit's path whose named groups are fields; for :attr:`Kind.ANY`.
-        levels: folders between the root and a unit, for kinds that do not say it themselves.
     """
 
     key: str
@@ -59,7 +59,22 @@ class Source:
 
     def wants(self, path: str) -> bool:
         """Whether a path below the root is taken."""
-        return (not self.take or _fits(path, self.take)) and not _fits(path, self.leave)
+        return (not self.take or _fits(path, self.take)) and not self.leaves(path)
+
+    def leaves(self, path: str) -> bool:
+        """Whether a path below the root is left out: by a pattern, or since it is where units are moved to."""
+        return _fits(path, self.leave) or self._holds_moved(path)
+
+    def _holds_moved(self, path: str) -> bool:
+        return self._moved is not None and (path == self._moved or path.startswith(f"{self._moved}/"))
+
+    @cached_property
+    def _moved(self) -> str | None:
+        """Where units are moved to, below the root; ``None`` if it is elsewhere."""
+        if self.move_to is None:
+            return None
+        root, apart = Path(os.path.realpath(self.root)), Path(os.path.realpath(self.move_to))
+        return apart.relative_to(root).as_posix() if root in apart.parents else None
 
 
 def _fits(path: str, patterns: Iterable[str]) -> bool:
@@ -68,6 +83,12 @@ def _fits(path: str, patterns: Iterable[str]) -> bool:
         fnmatchcase(path, pattern) or fnmatchcase(name, pattern) or fnmatchcase(path, f"{pattern}/*")
         for pattern in patterns
     )
+
+
+def is_below(one: Path, other: Path) -> bool:
+    """Whether one of two folders is the other, or lies in it."""
+    here, there = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    return here == there or here in there.parents or there in here.parents
 
 
 def check_root(folder: Path, roots: Iterable[Path | str]) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageTroveError
-from ..spool import Spool
+from ..spool import Spool, SpoolError
 from .clearing import MissingFrom, clear
 from .importing import Imported, Unit, has_marker, import_unit, listing_of, units
 from .journal import Journal
@@ -31,7 +31,7 @@ class UnitStatus:
     """How a unit stands, for whoever shows it.
 
     Attributes:
-        state: ``growing``, ``importing``, ``taken``, ``cleared`` or ``trouble``.
+        state: ``growing``, ``taken``, ``cleared``, ``trouble``, or ``well`` when trouble is over.
         text: why, or what was done.
     """
 
@@ -76,7 +76,7 @@ class FolderWatcher:
         self._trackers: dict[str, StabilityTracker] = {}
         self._due: dict[str, float] = {}
         self._done: dict[tuple[str, str], str] = {}
-        self._trouble: dict[str, str] = {}
+        self._trouble: dict[tuple[str, str], str] = {}
 
     def run(self, stop: threading.Event, tick_seconds: float = 2.0) -> None:
         """Look until ``stop`` is set; no trouble ends it."""
@@ -87,6 +87,10 @@ class FolderWatcher:
                 self._say("", str(error))
             except Exception:
                 log.exception("folder watcher: unexpected error; continuing")
+
+    def hurry(self) -> None:
+        """Look at each source at the next tick."""
+        self._due.clear()
 
     def tick(self, stop: threading.Event | None = None) -> None:
         """Look at each source that is due."""
@@ -106,12 +110,13 @@ class FolderWatcher:
             wait = max(min(LEAST_SECONDS, source.quiet_seconds / 3), took / PART_OF_TIME)
             self._due[source.key] = self._clock() + wait
 
-    def _say(self, key: str, words: str) -> None:
+    def _say(self, key: str, words: str, unit: str = "") -> None:
         """Log trouble once, not at every look of a night without a mount."""
-        if words != self._trouble.get(key, ""):
-            log.warning("folder source %s: %s", key or "-", words or "works again")
-            self._report(UnitStatus(key, "", "trouble" if words else "taken", words))
-        self._trouble[key] = words
+        if words != self._trouble.get((key, unit), ""):
+            where = f"{key or '-'}: {unit}" if unit else key or "-"
+            log.warning("folder source %s: %s", where, words or "works again")
+            self._report(UnitStatus(key, unit, "trouble" if words else "well", words))
+        self._trouble[key, unit] = words
 
     def _look(self, source: Source, stop: threading.Event | None) -> None:
         tracker = self._trackers.setdefault(source.key, StabilityTracker(self._clock))
@@ -120,15 +125,22 @@ class FolderWatcher:
             if stop is not None and stop.is_set():
                 return
             seen.add(unit.name)
-            self._look_at_unit(source, unit, tracker)
+            try:
+                self._look_at_unit(source, unit, tracker)
+            except SpoolError:
+                raise  # no other unit can be taken either
+            except (ImageTroveError, OSError) as error:
+                self._say(source.key, str(error), unit.name)
+            else:
+                self._say(source.key, "", unit.name)
         tracker.forget_others(seen)
 
     def _look_at_unit(self, source: Source, unit: Unit, tracker: StabilityTracker) -> None:
         listing = listing_of(source, unit)
         signature = listing.signature()
-        complete = tracker.see(unit.name, (signature, listing.unreadable), source.quiet_seconds)
-        if source.marker:
-            complete = has_marker(source, unit)
+        # A marker says that nothing more is written; that it is so is seen at the next look.
+        quiet = min(source.quiet_seconds, LEAST_SECONDS) if source.marker else source.quiet_seconds
+        complete = tracker.see(unit.name, (signature, listing.unreadable), quiet) and has_marker(source, unit)
         if not complete or listing.unreadable:
             self._report(UnitStatus(source.key, unit.name, "growing", listing.unreadable))
             return

@@ -67,10 +67,20 @@ class Rule:
     project_group: str = "Project {}"
     discreet: bool = False  # its series are de-identified: no value is quoted
     project: str | None = None  # the number, where a person has said it
+    experiment: str = ""  # the title, where a person has said it
+    dataset: str = ""
 
-    def assigned(self, project: str) -> Rule:
-        """The rule for a series that a person says is this instrument's, and of this project (empty for none)."""
-        return replace(self, instrument=(), project_field="", project=project)
+    def assigned(self, project: str | None = None, experiment: str = "", dataset: str = "") -> Rule:
+        """The rule for a series that a person says is this instrument's.
+
+        Args:
+            project: its number; empty for none, ``None`` for what the series itself says.
+            experiment, dataset: titles in place of those by fields.
+        """
+        field = self.project_field if project is None else ""
+        return replace(
+            self, instrument=(), project_field=field, project=project, experiment=experiment, dataset=dataset
+        )
 
     def fields(self) -> set[str]:
         """Every field that the rule looks at."""
@@ -347,8 +357,16 @@ def place(header: Fields, rules: Iterable[Rule], discreet: bool = False) -> Plac
     return Placement(
         rule_id=rule.id,
         owner_id=rule.owner_id,
-        experiment_values=_values(header, rule.experiment_title, "the experiment's title", rule),
-        dataset_values=_values(header, rule.dataset_title, "the dataset's title", rule),
+        experiment_values=(
+            (("experiment", rule.experiment),)
+            if rule.experiment
+            else _values(header, rule.experiment_title, "the experiment's title", rule)
+        ),
+        dataset_values=(
+            (("dataset", rule.dataset),)
+            if rule.dataset
+            else _values(header, rule.dataset_title, "the dataset's title", rule)
+        ),
         project=project,
         group=rule.project_group.format(project) if project else "",
         fields=tuple((field, header.get(field, "")) for field in sorted(rule.fields())),

@@ -194,7 +194,8 @@ def _of_a_person(series: Series, found: Acquisition, site_rules: tuple[Rule, ...
             " de-identified; assign it to one that de-identifies",
             code="assigned-undisguised",
         )
-    return (rule.assigned(series.assigned["project"]),)
+    said = series.assigned
+    return (rule.assigned(said.get("project"), said.get("experiment", ""), said.get("dataset", "")),)
 
 
 def _left_out(found: Acquisition, series: Series, batch: Batch | None = None) -> list[Reason]:

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...checks import RECEIVING
 from ...errors import ImageTroveError
+from ...folder_sources import FolderDoor
 from ...logs import JsonFormatter
 from ...operations.notices import NoticeSource
 from ...receiving import ReceivingConfig, ReceivingService
@@ -64,7 +65,7 @@ class Command(BaseCommand):
                 options["metrics_port"],
                 str(options["metrics_host"]),
             )
-            ReceivingService(config, [NoticeSource()]).run(stop, self._tell)
+            ReceivingService(config, [NoticeSource(), FolderDoor(config.spool)]).run(stop, self._tell)
         except (ImproperlyConfigured, ImageTroveError, OSError) as error:
             raise CommandError(str(error)) from error
 
