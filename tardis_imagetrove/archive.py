@@ -8,14 +8,14 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydicom.uid import UID
 
 from .errors import PermanentError
-from .formats.base import DICOM, Item
+from .formats.base import DICOM, Fields, Item
 
 try:
     from isal import isal_zlib
@@ -114,12 +114,15 @@ def manifest_entry(manifest: dict[str, object]) -> Entry:
     return Entry(MANIFEST, len(content), [content])
 
 
-def zip_stream(uid: str, study_uid: str, members: Iterable[Member], kind: str = DICOM) -> Iterator[bytes]:
+def zip_stream(
+    uid: str, study_uid: str, members: Iterable[Member], kind: str = DICOM, fields: Fields | None = None
+) -> Iterator[bytes]:
     """The bytes of an archive; the manifest is its last file.
 
     Args:
         uid, study_uid: SeriesInstanceUID and StudyInstanceUID, or what another format has for them.
         kind: name of the format.
+        fields: what was read of the study; for formats whose files need not say it.
     """
     listed: list[dict[str, object]] = []
     with ExitStack() as stack:
@@ -146,7 +149,15 @@ def zip_stream(uid: str, study_uid: str, members: Iterable[Member], kind: str = 
                 return manifest_entry(
                     {"SeriesInstanceUID": uid, "StudyInstanceUID": study_uid, "instances": listed}
                 )
-            return manifest_entry({"format": kind, "uid": uid, "study_uid": study_uid, "files": listed})
+            return manifest_entry(
+                {
+                    "format": kind,
+                    "uid": uid,
+                    "study_uid": study_uid,
+                    "fields": dict(fields or {}),
+                    "files": listed,
+                }
+            )
 
         yield from stream(entries(), manifest)
 
@@ -179,6 +190,7 @@ class Manifest:
     kind: str
     uid: str
     members: tuple[Member, ...]
+    fields: Fields = field(default_factory=dict)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -202,7 +214,7 @@ def read_manifest(path: Path) -> Manifest:
         )
         for entry in files
     )
-    return Manifest(kind, uid, tuple(members))
+    return Manifest(kind, uid, tuple(members), found.get("fields", {}))
 
 
 def unpack(path: Path, folder: Path) -> tuple[Path, ...]:

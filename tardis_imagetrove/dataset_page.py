@@ -24,6 +24,7 @@ THUMBNAIL = (120, 60)
 """Width and height, in pixels, that a thumbnail in the list of series fits into."""
 
 DICOM = "DICOM"
+_ARCHIVES = {"paravision": "ParaVision study", "folder": "Folder"}
 
 SAID_ALREADY = frozenset({"Series", "SeriesDescription", "Modality", "NumberOfInstances"})
 """Parameters that stand in the heading of a series and are not repeated below it."""
@@ -273,7 +274,9 @@ class _Files:
         viewable = tardis.viewable_datafiles(request, dataset_id, ids)
         self._files = {pk: file for pk, file in stored_files(ids).items() if pk in viewable}
         self._allowed = tardis.downloadable_datafiles(request, dataset_id, viewable)
-        self._ranks = {kind: rank for rank, kind in enumerate((DICOM, *registry.kinds()))}
+        self._ranks = {
+            kind: rank for rank, kind in enumerate((DICOM, *_ARCHIVES.values(), *registry.kinds()))
+        }
 
     def shows(self, datafile_id: int) -> bool:
         """Whether the visitor may know of the file."""
@@ -307,7 +310,11 @@ class _Files:
 
 def _made(archive: Archive) -> Iterator[tuple[str, int]]:
     """Kind and DataFile of the archive itself and of all that came of it."""
-    yield DICOM, archive.datafile_id
+    name = archive.datafile.filename
+    yield (
+        next((kind for end, kind in _ARCHIVES.items() if name.endswith(f"_{end}.zip")), DICOM),
+        archive.datafile_id,
+    )
     for run in archive.runs.all():
         for output in run.outputs.all():
             yield output.kind, output.datafile_id

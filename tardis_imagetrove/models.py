@@ -18,6 +18,7 @@ from .deidentification import Option, PixelRegions, Profile, Region
 from .deidentification.rules import survives
 from .errors import PermanentError
 from .folders.source import Afterwards, Kind, OutsideRoots, Source, check_root, is_below
+from .formats.base import FOREIGN
 from .formats.dicom.fields import parse_field
 from .reasons import Reason, from_json, render
 from .scp.admission import network_text, parse_ae_title, parse_network
@@ -233,7 +234,8 @@ class InstrumentConfiguration(models.Model):
     @staticmethod
     def _check_field(name: str, field: str, problem) -> None:  # noqa: ANN001
         try:
-            parse_field(field)
+            if not re.fullmatch(rf"({'|'.join(FOREIGN)}):\w+", field):
+                parse_field(field)
         except PermanentError as error:
             problem(name, f"{error}.")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import threading
 import zipfile
 
+import nibabel
+import numpy as np
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
@@ -18,11 +21,13 @@ from tardis_imagetrove.archive import read_manifest
 from tardis_imagetrove.folder_sources import FolderDoor, missing_from_archives
 from tardis_imagetrove.folders.journal import Taken
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import FolderSource, Instance, Series
+from tardis_imagetrove.models import FilterRun, FolderSource, Instance, Series
 from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.operations import status
 
 from .conftest import configure, phantom, series_uid
+from .folders.test_importing import VISU
+from .site import REPOSITORY
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -271,6 +276,153 @@ def test_admin_shows_a_source_with_what_it_left_out(root, spool, client, django_
     listing = client.get(reverse("admin:tardis_imagetrove_foldersource_changelist")).content.decode()
     assert str(root / "in") in listing
     assert "notes.txt: not a DICOM file\n1 left out." in run("--left-out", "Console")
+
+
+# Bruker ParaVision
+
+BRUKER = REPOSITORY.parent / "shared" / "data" / "bruker"
+
+
+@pytest.fixture
+def mouse(root, owner, box):
+    """A source of ParaVision studies, of a project that the file ``subject`` names."""
+    named = configure(
+        owner,
+        storage_box=box,
+        name="7 T",
+        instrument=[["Manufacturer", "Bruker BioSpin MRI GmbH"]],
+        experiment_title=["PatientID"],
+        project_field="paravision:subject",
+        project_pattern=r"CAI:(\d{5})",
+    )
+    source(root, kind="paravision", configuration=named)
+    return named
+
+
+def convert(spool, scratch) -> dict[str, FilterRun]:
+    """Ingest what is spooled and run all filters; returns the runs by name."""
+    for uid in spool.series_uids():
+        for run_id in ingest_series(spool, uid, ("nifti", "minc", "picture", "metadata"), scratch):
+            tasks.run_filter(run_id)
+    return {run.filter: run for run in FilterRun.objects.all()}
+
+
+def output(run, kind, tmp_path):
+    datafile = run.outputs.get(kind=kind).datafile
+    path = tmp_path / datafile.filename
+    mytardis().fetch(datafile.pk, path)
+    return path
+
+
+def study_in(folder, visu=VISU):
+    reconstruction = folder / "1" / "pdata" / "1"
+    reconstruction.mkdir(parents=True)
+    (folder / "subject").write_text(
+        "##TITLE=x\n##JCAMPDX=4.24\n##$SUBJECT_comment=( 65 )\n<CAI:12345>\n##END=\n"
+    )
+    (folder / "1" / "fid").write_bytes(b"raw data")
+    (reconstruction / "visu_pars").write_text(visu)
+    np.arange(72, dtype="<i2").tofile(reconstruction / "2dseq")
+    return folder
+
+
+def test_a_study_becomes_images_a_picture_and_parameters(root, spool, scratch, mouse, tmp_path):
+    pytest.importorskip("brukerapi")
+    times = "##$VisuAcqRepetitionTime=( 1 )\n2000\n##$VisuAcqEchoTime=( 1 )\n15\n##END="
+    study_in(root / "in" / "user" / "study7", VISU.replace("##END=", times))
+    door(spool)
+    runs = convert(spool, scratch)
+    series = Series.objects.get()
+    assert {name: run.state for name, run in runs.items()} == dict.fromkeys(runs, "done"), series.reason
+    assert (series.state, series.configuration, series.project) == (S.DONE, mouse, "Project 12345")
+    assert series.archives.get().instance_count == 4  # raw data too
+    image = nibabel.load(output(runs["nifti"], "NIfTI", tmp_path))
+    assert image.shape == (4, 3, 3, 2)
+    assert np.allclose((image.affine @ [0, 0, 2, 1])[:3], [-5, -1, 2], atol=1e-4)
+    minc = nibabel.load(output(runs["minc"], "MINC", tmp_path))
+    # MINC has time first, and its axes the other way round.
+    assert sorted(minc.shape) == sorted(image.shape)
+    assert np.allclose(
+        np.sort(np.asarray(minc.dataobj).ravel()), np.sort(np.asarray(image.dataobj).ravel()), atol=1e-3
+    )
+    assert output(runs["picture"], "Picture", tmp_path).read_bytes().startswith(b"\x89PNG")
+    told = {
+        parameter.name.name: parameter.string_value or parameter.numerical_value
+        for parameters in series.dataset_key.dataset.getParameterSets()
+        for parameter in parameters.datasetparameter_set.all()
+    }
+    assert told["NumberOfFiles"] == 4 and told["Modality"] == "MR" and told["SliceThickness"] == 0.5
+    assert (told["RepetitionTime"], told["EchoTime"]) == (2000, 15)
+    assert "Mouse 7" not in told.values()
+    assert image.header["pixdim"][4] == 2
+
+
+def test_spectra_are_said_and_kept_and_damage_is_a_problem(root, spool, scratch, mouse):
+    pytest.importorskip("brukerapi")
+    study_in(
+        root / "in" / "a",
+        VISU.replace("spatial spatial", "spectroscopic spatial").replace("1.2.3.4", "1.2.3.5"),
+    )
+    study_in(
+        root / "in" / "b",
+        VISU.replace("##$VisuCoreOrientation", "##$VisuCoreOther").replace("1.2.3.4", "1.2.3.6"),
+    )
+    door(spool)
+    convert(spool, scratch)
+    spectra, damaged = (Series.objects.get(series_uid=uid) for uid in ("1.2.3.5", "1.2.3.6"))
+    assert spectra.state == S.DONE
+    run = FilterRun.objects.get(archive__series=spectra, filter="nifti")
+    assert run.state == "skipped" and "spectroscopic" in run.reason
+    assert damaged.state == S.PARTIAL
+    assert (
+        "visu_pars has no VisuCoreOrientation"
+        in FilterRun.objects.get(archive__series=damaged, filter="nifti").reason
+    )
+
+
+def test_a_real_study_keeps_values_slope_and_place(root, spool, scratch, mouse, tmp_path):
+    if not BRUKER.is_dir():
+        pytest.skip("the real study is not there")
+    pytest.importorskip("brukerapi")
+    shutil.copytree(BRUKER / "bru_banana", root / "in" / "banana", copy_function=shutil.copyfile)
+    for path in [root / "in" / "banana", *(root / "in" / "banana").rglob("*")]:
+        path.chmod(0o755)
+    FolderSource.objects.update(configuration=None)
+    mouse.instrument = [["Modality", "MR"]]
+    mouse.experiment_title = ["SeriesDescription"]
+    mouse.save()
+    door(spool)
+    runs = convert(spool, scratch)
+    assert {run.state for run in runs.values()} == {"done"}, {name: run.reason for name, run in runs.items()}
+    image = nibabel.load(output(runs["nifti"], "NIfTI", tmp_path))
+    (binary,) = (BRUKER / "bru_banana").rglob("2dseq")
+    stored = np.fromfile(binary, "<i2").reshape(image.shape[::-1]).T
+    values = np.asarray(image.dataobj)
+    same = [np.allclose(values, turned * image.dataobj.slope) for turned in (stored, stored[:, :, ::-1])]
+    assert any(same) and abs(image.dataobj.slope - 11.027) < 1e-3
+
+
+def test_a_folder_of_any_files_is_converted_to_nothing(root, spool, scratch, owner, box):
+    named = configure(
+        owner, storage_box=box, name="CT", dataset_title=["SeriesDescription"], experiment_title=["path:scan"]
+    )
+    (root / "in" / "bone_7").mkdir(parents=True)
+    (root / "in" / "bone_7" / "a.raw").write_bytes(b"x" * 100)
+    source(root, kind="folder", configuration=named, pattern=r"(?P<scan>bone)_(?P<number>\d)")
+    door(spool)
+    runs = convert(spool, scratch)
+    assert {name: run.state for name, run in runs.items()} == {
+        **dict.fromkeys(("nifti", "minc", "picture"), "skipped"),
+        "metadata": "done",
+    }
+    assert "a folder of any format" in runs["nifti"].reason
+    series = Series.objects.get()
+    told = {
+        parameter.name.name: parameter.string_value
+        for parameters in series.dataset_key.dataset.getParameterSets()
+        for parameter in parameters.datasetparameter_set.all()
+    }
+    assert (told["scan"], told["number"]) == ("bone", "7")
 
 
 # By hand

@@ -15,12 +15,13 @@ from tempfile import TemporaryDirectory
 from django.db import DatabaseError, DataError, connection, transaction
 from django.db.models import F, Max
 
-from ..archive import unpack
+from ..archive import read_manifest, unpack
 from ..deidentification import Option, Profile
 from ..deidentification.rules import stays
 from ..errors import KilledError, PermanentError, RetriableError
 from ..filters.base import DicomSeries, Filter, FilterResult, FilterSettings
-from ..formats.dicom.fields import parse_field
+from ..formats import DICOM
+from ..formats.dicom.fields import is_foreign, parse_field
 from ..ingest import states
 from ..ingest.limited import leave_connections
 from ..models import (
@@ -65,11 +66,13 @@ class Supply:
         self._archive, self._folder = archive, folder
         self._files: tuple[Path, ...] = ()
         self.sha512 = ""
+        self.format, self.fields = DICOM, {}
+        self.folder = folder / "dicom"
         self.shared = folder / "shared"
         self.shared.mkdir()
 
     def files(self) -> tuple[Path, ...]:
-        """The DICOM files.
+        """The files of the archive.
 
         Raises:
             RetriableError: the storage box fails.
@@ -85,9 +88,11 @@ class Supply:
                     )
                 dicom = Path(place, "dicom")
                 dicom.mkdir()
-                names = [path.name for path in unpack(packed, dicom)]
-                dicom.rename(self._folder / "dicom")
-            self._files = tuple(self._folder / "dicom" / name for name in names)
+                manifest = read_manifest(packed)
+                self.format, self.fields = manifest.kind, manifest.fields
+                names = [path.relative_to(dicom) for path in unpack(packed, dicom)]
+                dicom.rename(self.folder)
+            self._files = tuple(self.folder / name for name in names)
             for path in self._files:
                 path.chmod(0o444)  # no filter may change what the next one reads
             self.sha512 = sums.sha512
@@ -243,6 +248,8 @@ def _convert(
             given = DicomSeries(
                 supply.files(), series.directory, _settings(run.archive), run.options, supply.shared
             )
+            if supply.format != DICOM:
+                given = replace(given, format=supply.format, folder=supply.folder, fields=supply.fields)
         run.input_sha512 = supply.sha512
         out = Path(folder)
         # Between two threads' lives: the child is forked from a process that has one.
@@ -289,7 +296,9 @@ def _settings_of_copies(archive: Archive, configuration: InstrumentConfiguration
     """What filters are told of a de-identified series: what its profile lets stay as it is in a header."""
     profile = Profile.of(archive.series.deidentification["options"])
     identity = tuple(
-        (field, value) for field, value in configuration.instrument if stays(parse_field(field), profile)
+        (field, value)
+        for field, value in configuration.instrument
+        if not is_foreign(field) and stays(parse_field(field), profile)
     )
     if Option.RETAIN_INSTITUTION not in profile:
         return FilterSettings(identity=identity, project=archive.series.project)

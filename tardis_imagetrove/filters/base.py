@@ -12,19 +12,23 @@ from types import MappingProxyType
 from pydicom.uid import UID
 
 from ..errors import PermanentError
+from ..formats.base import DICOM, PARAVISION, Fields
 from ..parameters import Parameters
 
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """A filter's input: the DICOM files of one series, unpacked from its archive.
+    """A filter's input: the files of one series or study, unpacked from its archive.
 
     Attributes:
-        files: Part 10 files, one an instance, in no particular order.
+        files: of DICOM, Part 10 files, one an instance, in no particular order; of another format, all files.
         name: what names of outputs begin with, safe in a file name (``0003_t1_mprage_sag``).
         settings: what the instrument's configuration says that filters need.
         options: a value for each of the filter's :attr:`Filter.options`.
         shared: a folder for what several filters of the same series would each make anew; may be None.
+        format: of the files: ``dicom``, or one of those that the filter takes.
+        folder: of a study of another format, in which its files lie as they were.
+        fields: what was read of it when it arrived; empty for DICOM, whose files say it.
     """
 
     files: tuple[Path, ...]
@@ -32,6 +36,9 @@ class DicomSeries:
     settings: FilterSettings = field(default_factory=lambda: FilterSettings())
     options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     shared: Path | None = None
+    format: str = DICOM
+    folder: Path | None = None
+    fields: Fields = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,10 @@ WITHOUT_PIXELS = (
 """SOP classes of PS3.4 annex B whose instances never have pixels; what ends with a dot is a family."""
 
 
+OTHER_FORMATS = {PARAVISION: "a ParaVision study", "folder": "a folder of any format"}
+"""Formats but DICOM, which the ledger has in place of SOP classes, in words."""
+
+
 @dataclass(frozen=True)
 class Takes:
     """What a filter can do something with, told before anything is fetched.
@@ -103,10 +114,12 @@ class Takes:
     Attributes:
         pixels: it needs instances that have pixels.
         modalities: of PS3.3 C.7.3.1.1.1 (``MR``); empty for any.
+        formats: of files: DICOM alone, unless it says more.
     """
 
     pixels: bool = False
     modalities: frozenset[str] = frozenset()
+    formats: frozenset[str] = frozenset({DICOM})
 
     def refusal(self, modality: str, sop_classes: Iterable[str]) -> str:
         """Why a series is nothing for the filter; empty if it may be.
@@ -116,6 +129,10 @@ class Takes:
             sop_classes: SOPClassUIDs of its instances.
         """
         classes = {uid for uid in sop_classes if uid}
+        others = {kind for kind in classes if kind in OTHER_FORMATS}
+        if others - self.formats:
+            return f"The files are {' and '.join(OTHER_FORMATS[kind] for kind in sorted(others))}, and are kept as they are"
+        classes -= others
         if self.modalities and modality and modality not in self.modalities:
             return f"The series is {modality}, and this is for {', '.join(sorted(self.modalities))}"
         if self.pixels and classes and all(map(_is_without_pixels, classes)):

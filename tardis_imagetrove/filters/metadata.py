@@ -14,11 +14,12 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from ..errors import PermanentError
-from ..formats.dicom.fields import field_text, parse_field
+from ..formats.base import DICOM
+from ..formats.dicom.fields import field_text, is_foreign, parse_field
 from ..formats.dicom.files import UnreadableFile, read_header
 from ..formats.dicom.vendor import B_VALUES, private_b_value, siemens_csa
 from ..parameters import Level, Parameter, Parameters
-from .base import DicomSeries, Filter, FilterResult
+from .base import OTHER_FORMATS, DicomSeries, Filter, FilterResult, Takes
 
 #: Numbers of the acquisition and their units: DICOM keyword → unit (PS3.3 C.7.6, C.8.2.1, C.8.3.1, C.8.9).
 NUMBERS = {
@@ -113,8 +114,11 @@ class MetadataFilter(Filter):
     name = "metadata"
     title = "Metadata"
     version = "1"
+    takes = Takes(formats=frozenset({DICOM, *OTHER_FORMATS}))
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        if series.format != DICOM:
+            return FilterResult(parameters=tuple(of_study(series)))
         # Of all instances only what may differ among them: a whole header takes milliseconds.
         headers, paths, troubles = [], [], []
         for path in series.files:
@@ -142,6 +146,76 @@ class MetadataFilter(Filter):
             ),
             warnings=tuple(troubles),
         )
+
+
+#: Fields of studies of other formats that are facts of the acquisition, with their units.
+_STUDY_NUMBERS = {
+    "paravision:VisuAcqRepetitionTime": ("RepetitionTime", "ms"),
+    "paravision:VisuAcqEchoTime": ("EchoTime", "ms"),
+    "paravision:VisuAcqInversionTime": ("InversionTime", "ms"),
+    "paravision:VisuAcqFlipAngle": ("FlipAngle", "deg"),
+    "paravision:VisuAcqNumberOfAverages": ("NumberOfAverages", ""),
+    "paravision:VisuAcqEchoTrainLength": ("EchoTrainLength", ""),
+    "paravision:VisuAcqPixelBandwidth": ("PixelBandwidth", "Hz/pixel"),
+    "paravision:VisuMagneticFieldStrength": ("MagneticFieldStrength", "T"),
+    "paravision:VisuAcqImagingFrequency": ("ImagingFrequency", "MHz"),
+    "paravision:VisuCoreFrameThickness": ("SliceThickness", "mm"),
+    "paravision:PVM_DwEffBval": ("DiffusionBValue", "s/mm^2"),
+}
+_STUDY_WORDS = (
+    "Modality",
+    "StudyDescription",
+    "StudyID",
+    "ProtocolName",
+    "SequenceName",
+    "ImagedNucleus",
+    "SoftwareVersions",
+    "OperatorsName",
+)
+_IDENTIFYING = ("PatientID", "PatientName", "PatientSex", "PatientWeight")
+
+
+def of_study(series: DicomSeries) -> Iterator[Parameters]:
+    """The parameter sets of a study of another format, by the fields that were read when it arrived.
+
+    Fields that a source's pattern found in the path stand under their own names. Those of the person are
+    left out unless the instrument's configuration asks for them.
+    """
+    fields, settings = series.fields, series.settings
+    header = Dataset()
+    header.StudyDate, header.StudyTime = fields.get("StudyDate", ""), fields.get("StudyTime", "")
+
+    def experiment() -> Iterator[Parameter]:
+        yield from _words("InstitutionName", fields.get("InstitutionName", "") or settings.institution_name)
+        yield from _words("InstitutionalDepartmentName", settings.institutional_department_name)
+        yield from _words("InstitutionAddress", settings.institution_address)
+        yield from _words("Operator", " ".join(settings.operators))
+        yield from _words("Instrument", " ".join(value for _, value in settings.identity))
+        yield from _words("Project", settings.project)
+
+    def dataset() -> Iterator[Parameter]:
+        yield from _words("SeriesInstanceUID", fields.get("SeriesInstanceUID", ""))
+        yield from _words("Series", series.name)
+        yield from _words("Manufacturer", fields.get("Manufacturer", ""))
+        yield from _words("Manufacturer Model Name", fields.get("ManufacturerModelName", ""))
+        if (moment := study_moment(header)) is not None:
+            yield Parameter("Study Date", moment, full_name="Study Date")
+        yield Parameter("NumberOfFiles", len(series.files), full_name="Number of Files")
+        told = {*_STUDY_WORDS, *_IDENTIFYING, "StudyDate", "StudyTime", "SeriesDescription", "Manufacturer"}
+        told |= {"ManufacturerModelName", "InstitutionName", "PatientBirthDate", "ReferringPhysicianName"}
+        told |= {"StationName", "ImagingFrequency", "SeriesInstanceUID", "StudyInstanceUID"}
+        yield from (one for name in _STUDY_WORDS for one in _words(name, fields.get(name, "")))
+        for field, (name, units) in _STUDY_NUMBERS.items():
+            numbers = {_number(text) for text in fields.get(field, "").split("\\")}
+            yield from _range(name, sorted(number for number in numbers if number is not None), units)
+        for name in sorted(fields.keys() - told):  # found in the path
+            if not is_foreign(name) or name.startswith("path:"):
+                yield from _words(name.rpartition(":")[2], fields[name])
+        if settings.identifying_metadata:
+            yield from (one for name in _IDENTIFYING for one in _words(name, fields.get(name, "")))
+
+    yield Parameters(Level.EXPERIMENT, tuple(experiment()))
+    yield Parameters(Level.DATASET, tuple(dataset()), key="SeriesInstanceUID")
 
 
 def _experiment(header: Dataset, series: DicomSeries) -> Iterator[Parameter]:

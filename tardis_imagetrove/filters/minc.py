@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
+from ..formats.base import DICOM, PARAVISION
 from ..imaging import dcm2niix, volume
 from ..imaging.gradients import read_table, world_directions
 from ..imaging.image import Image
@@ -25,7 +26,7 @@ class MincFilter(Filter):
     name = "minc"
     title = "MINC"
     version = "2"
-    takes = Takes(pixels=True)
+    takes = Takes(pixels=True, formats=frozenset({DICOM, PARAVISION}))
     makes = (IMAGE,)
 
     def problems(self) -> list[str]:
@@ -78,7 +79,7 @@ def history(series: DicomSeries, conversion: volume.Conversion) -> str:
     return (
         f"{now}>>> tardis_imagetrove {__version__} minc"
         f" ({conversion.converter} {shlex.join(conversion.arguments)}) {series.name},"
-        f" {len(conversion.headers)} DICOM instances\n"
+        f" {f'{len(conversion.headers)} DICOM instances' if series.format == DICOM else 'a ParaVision study'}\n"
     )
 
 

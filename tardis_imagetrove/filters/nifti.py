@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..formats.base import DICOM, PARAVISION
 from ..imaging import dcm2niix
 from ..imaging.gz import gzip_file
 from ..imaging.sidecar import load_sidecar, save_sidecar
@@ -50,7 +51,7 @@ class NiftiFilter(Filter):
     name = "nifti"
     title = "NIfTI"
     version = "2"
-    takes = Takes(pixels=True)
+    takes = Takes(pixels=True, formats=frozenset({DICOM, PARAVISION}))
     makes = (IMAGE, SIDECAR, GRADIENTS)
 
     def problems(self) -> list[str]:

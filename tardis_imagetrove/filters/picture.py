@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.pixels import apply_modality_lut
 
 from ..errors import PermanentError
+from ..formats.base import DICOM, PARAVISION
 from ..imaging.headers import Header
 from ..imaging.image import Image
 from ..imaging.source import in_one_line
@@ -73,10 +74,12 @@ class PictureFilter(Filter):
     name = "picture"
     title = "Picture"
     version = "1"
-    takes = Takes(pixels=True)
+    takes = Takes(pixels=True, formats=frozenset({DICOM, PARAVISION}))
     makes = (PICTURE,)
 
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
+        if series.format == PARAVISION:
+            return self._of_study(series, out)
         found = survey_of(series)
         headers, troubles = found.headers, list(found.troubles)
         drawn_by = f"Pillow {PIL.__version__}"
@@ -104,6 +107,25 @@ class PictureFilter(Filter):
             troubles += unreadable
         picture.save(target)
         return FilterResult(outputs=(PICTURE.output(target),), warnings=tuple(troubles), converter=drawn_by)
+
+    @staticmethod
+    def _of_study(series: DicomSeries, out: Path) -> FilterResult:
+        """The first volume of a study in three planes; without one, the middle of its first image."""
+        drawn_by = f"Pillow {PIL.__version__}"
+        with tempfile.TemporaryDirectory(prefix="picture-", dir=out) as scratch:
+            conversion = conversion_of(series, Path(scratch))
+            if not conversion.images:
+                skipped = conversion.skipped or "The study has no image that could be converted"
+                return FilterResult(converter=drawn_by, skipped=skipped)
+            image = next(filter(is_volume, conversion.images), conversion.images[0])
+            views = views_of(image)
+            if not is_volume(image):  # the plane in which it was measured has the most voxels
+                views = [max(views, key=lambda view: view.values.size)]
+            target = out / f"{series.name}.png"
+            draw_planes(views, window_of(image, ())).save(target)
+        return FilterResult(
+            outputs=(PICTURE.output(target),), converter=f"{drawn_by}, {conversion.converter}"
+        )
 
 
 def is_stack(headers: Sequence[Header]) -> bool:
@@ -175,7 +197,8 @@ def window_of(image: Image, headers: Sequence[Header]) -> tuple[float, float]:
     step = tuple(max(1, length // 64) for length in stored.shape)
     sample = np.asarray(stored[:: step[0], :: step[1], :: step[2]], dtype=np.float64)
     sample = sample * image.slope + image.intercept
-    return choose_window(sample, headers[len(headers) // 2].windows)
+    windows = headers[len(headers) // 2].windows if headers else np.empty((0, 2))
+    return choose_window(sample, windows)
 
 
 def choose_window(sample: np.ndarray, windows: np.ndarray) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import PermanentError
+from ..formats.base import PARAVISION
 from ..imaging import volume
 from ..sandbox.programs import ProgramRun, record, recording
 from .base import DicomSeries
@@ -31,6 +32,8 @@ def conversion_of(series: DicomSeries, folder: Path) -> volume.Conversion:
     Args:
         folder: for its files if nothing is shared.
     """
+    if series.format == PARAVISION:
+        return _once(series, "volumes", lambda: _of_study(series, folder))
     found = survey_of(series)
 
     def make() -> volume.Conversion:
@@ -40,6 +43,21 @@ def conversion_of(series: DicomSeries, folder: Path) -> volume.Conversion:
         return volume.convert(found, Path(tempfile.mkdtemp(prefix="volumes-", dir=series.shared)))
 
     return _once(series, "volumes", make)
+
+
+def _of_study(series: DicomSeries, folder: Path) -> volume.Conversion:
+    from ..imaging import paravision  # its library is there only where a site has such studies
+
+    out = folder if series.shared is None else Path(tempfile.mkdtemp(prefix="volumes-", dir=series.shared))
+    made = paravision.convert_study(series.folder or folder, out, series.name)
+    return volume.Conversion(
+        images=tuple(made.images),
+        headers=(),
+        warnings=tuple(made.warnings),
+        notes=tuple(made.notes),
+        converter=paravision.converter(),
+        skipped="" if made.images or made.warnings else "; ".join(made.notes) or "The study holds no image",
+    )
 
 
 def _once(series: DicomSeries, name: str, make: Callable[[], Made]) -> Made:

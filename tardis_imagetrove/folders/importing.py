@@ -15,6 +15,7 @@ from typing import IO
 from ..archive import Entry, manifest_entry, stream
 from ..errors import PermanentError
 from ..formats.base import Fields
+from ..formats.dicom.fields import is_keyword
 from ..formats.dicom.files import NoInstance, UnreadableFile, read_header
 from ..formats.paravision.study import KIND as PARAVISION
 from ..formats.paravision.study import is_study, study_fields, study_uid
@@ -392,10 +393,11 @@ def describe_study(source: Source, unit: Unit) -> tuple[str, str, Fields, list[s
     else:
         uid = derived_uid(source.key, unit.name)
         fields = {"SeriesDescription": unit.path.name, "Modality": "OT"}
-    fields["path:unit"] = unit.path.name
+    fields["path:entry"] = unit.path.name
     fields["path:folder"] = unit.path.parent.name
     if source.pattern and (match := re.search(source.pattern, unit.name)):
-        fields.update({name: value or "" for name, value in match.groupdict().items()})
+        for name, value in match.groupdict().items():
+            fields[name if is_keyword(name) else f"path:{name}"] = value or ""
     fields["SeriesInstanceUID"] = uid
     fields.setdefault("StudyInstanceUID", "")
     fields["StudyInstanceUID"] = fields["StudyInstanceUID"] or uid

@@ -15,6 +15,14 @@ DICOM = "dicom"
 """Name of the format that most of what arrives has."""
 
 
+PARAVISION = "paravision"
+"""Bruker ParaVision studies."""
+
+
+FOREIGN = (PARAVISION, "path")
+"""Prefixes of fields that DICOM has no name for: ``paravision:NAME``, and ``path:NAME`` of a folder source's pattern."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One file that arrived and was read, or its de-identified copy.

@@ -12,9 +12,24 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import PermanentError
 from .base import Acquisition, Fields, Item
 
 MANIFEST = "manifest.json"
+
+
+def fields_in(path: Path) -> Fields:
+    """The fields of a pack.
+
+    Raises:
+        PermanentError: it is none.
+    """
+    try:
+        with zipfile.ZipFile(path) as pack:
+            fields: Fields = json.loads(pack.read(MANIFEST))["fields"]
+            return fields
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise PermanentError(f"{path.name}: not a packed folder ({error})") from error
 
 
 class PackedFormat:

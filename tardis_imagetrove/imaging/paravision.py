@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 
 from ..formats.paravision.parameters import Parameters, UnreadableParameters, read_parameters
-from ..formats.paravision.reconstruction import Reconstruction, read_reconstruction
+from ..formats.paravision.reconstruction import NotAnImage, Reconstruction, read_reconstruction
 from ..formats.paravision.study import Place, parse_date, reconstructions
 from .image import Image
 
@@ -62,27 +62,42 @@ class Volumes:
     label: str
 
 
-def convert_study(folder: Path, out: Path, name: str) -> tuple[list[Image], list[str]]:
-    """The images of all reconstructions of a study, and a sentence for each that has none or is doubtful.
+@dataclass
+class Study:
+    """What became of a study.
+
+    Attributes:
+        warnings: a sentence for each reconstruction that is damaged or doubtful.
+        notes: a sentence for each that is no image in space: spectra, complex values.
+    """
+
+    images: list[Image] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def convert_study(folder: Path, out: Path, name: str) -> Study:
+    """The images of all reconstructions of a study.
 
     Args:
         out: an existing folder for the images.
         name: of the study, for messages.
     """
-    images: list[Image] = []
-    warnings: list[str] = []
+    made = Study()
     places = list(reconstructions(folder))
     if not places:
-        warnings.append(f"{name} has no reconstruction (pdata/1/2dseq)")
+        made.warnings.append(f"{name} has no reconstruction (pdata/1/2dseq)")
     for place in places:
         where = f"Scan {place.scan}, reconstruction {place.number}"
         try:
             found = read_reconstruction(place)
             for volumes in volumes_of(found):
-                images.append(_write(found, volumes, out, folder, warnings))
+                made.images.append(_write(found, volumes, out, folder, made.warnings))
+        except NotAnImage as error:
+            made.notes.append(f"{where} {error}; it is archived and not converted")
         except UnreadableParameters as error:
-            warnings.append(f"{where}: {error}; archived and not converted")
-    return images, warnings
+            made.warnings.append(f"{where}: {error}; it is archived and not converted")
+    return made
 
 
 def volumes_of(found: Reconstruction) -> Iterator[Volumes]:

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from ..archive import Member, read_manifest, zip_stream
 from ..deidentification import report_json, report_of, rows_of
-from ..formats import Acquisition, Item, format_of
+from ..formats import DICOM, Acquisition, Item, format_of
 from ..models import Archive, DatasetKey, FilterOutput, FilterRun, Instance, Original, Series
 from ..mytardis import FileRecord, MyTardis, mytardis
 from ..mytardis.base import Sums
@@ -76,7 +76,8 @@ def archive_instances(
         return sums
 
     def zipped(series_uid: str, study_uid: str, members: Iterable[Member]) -> Iterable[bytes]:
-        return zip_stream(series_uid, study_uid, members, found.kind)
+        fields = None if found.kind == DICOM else found.fields[-1]
+        return zip_stream(series_uid, study_uid, members, found.kind, fields)
 
     try:
         with scratch_folder(scratch) as folder:

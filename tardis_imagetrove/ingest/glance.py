@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from ..errors import PermanentError
-from ..formats.dicom.fields import parse_field
+from ..formats.dicom.fields import is_foreign, parse_field
 from ..scp.head import HeadScanner, UnreadableDataSet
 from ..scp.part10 import read_file_meta
 
@@ -40,7 +40,7 @@ def glance(path: Path, fields: Iterable[str]) -> Dataset:
             :data:`scp.head.MAX_ELEMENTS` allow.
         OSError: the file cannot be read.
     """
-    tags = {Tag(parse_field(field)) for field in (*fields, _CHARACTER_SET)}
+    tags = {Tag(parse_field(field)) for field in (*fields, _CHARACTER_SET) if not is_foreign(field)}
     with path.open("rb") as file:
         meta = read_file_meta(file.read(_PIECE))
         if meta is None:

@@ -14,6 +14,7 @@ from django.utils.timezone import now
 
 from ..errors import PermanentError
 from ..formats.dicom.fields import fields_of
+from ..formats.packed import PackedFormat, fields_in
 from ..ingest.glance import CannotGlance, glance
 from ..ingest.placement import Verdict, explain
 from ..ingest.series import rules
@@ -192,7 +193,7 @@ def show(series: Series, spool: Spool) -> Shown:
     if files:
         try:
             verdicts = verdicts_of(files[0])
-        except (CannotGlance, OSError) as error:
+        except (PermanentError, OSError) as error:
             unread = str(error)
     return Shown(
         series,
@@ -256,4 +257,6 @@ def verdicts_of(path: Path) -> tuple[Verdict, ...]:
     """
     site_rules = rules()
     names = {name for rule in site_rules for name in rule.fields()}
+    if path.suffix == PackedFormat.suffix:
+        return explain(fields_in(path), site_rules)
     return explain(fields_of(glance(path, names), names), site_rules)

@@ -79,8 +79,9 @@ def spool(tmp_path):
 
 def test_a_paravision_study_becomes_images_in_the_world(study, tmp_path):
     (tmp_path / "out").mkdir()
-    (image,), warnings = convert_study(study, tmp_path / "out", "study")
-    assert warnings == []
+    converted = convert_study(study, tmp_path / "out", "study")
+    (image,) = converted.images
+    assert (converted.warnings, converted.notes) == ([], [])
     made = nibabel.load(image.path)
     assert made.shape == (4, 3, 3, 2)
     stored = np.arange(72).reshape(2, 3, 3, 4)
@@ -95,9 +96,9 @@ def test_a_paravision_study_becomes_images_in_the_world(study, tmp_path):
 def test_a_study_that_is_cut_short_is_reported(study, tmp_path):
     (study / "1" / "pdata" / "1" / "2dseq").write_bytes(b"\0" * 100)
     (tmp_path / "out").mkdir()
-    images, warnings = convert_study(study, tmp_path / "out", "study")
-    assert images == []
-    assert "2dseq has 100 bytes where visu_pars describes 144" in warnings[0]
+    converted = convert_study(study, tmp_path / "out", "study")
+    assert (converted.images, converted.notes) == ([], [])
+    assert "2dseq has 100 bytes where visu_pars describes 144" in converted.warnings[0]
 
 
 def test_a_study_is_one_pack_with_fields_and_every_file(study, spool, tmp_path):

@@ -42,12 +42,22 @@ def parse_field(text: str) -> BaseTag:
     raise UnknownField(f"{text!r} is not a DICOM field{hint}")
 
 
+def is_keyword(name: str) -> bool:
+    """Whether DICOM has an attribute of this keyword (PS3.6)."""
+    return tag_for_keyword(name) is not None
+
+
+def is_foreign(field: str) -> bool:
+    """Whether a field is another format's, which DICOM has no name for: ``paravision:NAME``, ``path:NAME``."""
+    return ":" in field
+
+
 def field_text(header: Dataset, field: str) -> str:
-    """A field's value as text, without padding; empty when it is absent or empty.
+    """A field's value as text, without padding; empty when it is absent or empty, or another format's.
 
     Several values are joined by a backslash, as DICOM itself writes them.
     """
-    element = decoded(header, parse_field(field))
+    element = None if is_foreign(field) else decoded(header, parse_field(field))
     if element is None or element.value is None:
         return ""
     value = element.value

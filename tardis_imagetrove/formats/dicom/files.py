@@ -17,7 +17,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ...errors import PermanentError, is_of_system
-from .fields import decoded, parse_field
+from .fields import decoded, is_foreign, parse_field
 
 # pydicom's warnings quote values, which may be a patient's name; logs are read by more people than scans are.
 logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -128,7 +128,11 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
         UnreadableFile: not a DICOM file, or damaged.
         OSError: the file cannot be read.
     """
-    tags = None if fields is None else [parse_field(name) for name in {*SERIES_FIELDS, *fields}]
+    tags = (
+        None
+        if fields is None
+        else [parse_field(name) for name in {*SERIES_FIELDS, *fields} if not is_foreign(name)]
+    )
     try:
         with warnings.catch_warnings(), _timed():
             warnings.simplefilter("ignore")

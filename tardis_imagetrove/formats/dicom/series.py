@@ -8,7 +8,7 @@ from pathlib import Path
 from ...disk import file_sha256
 from ...uids import is_uid
 from ..base import DICOM, Acquisition, Fields, Item
-from .fields import field_text, fields_of
+from .fields import field_text, fields_of, is_foreign
 from .files import SERIES_FIELDS, UnreadableFile, read_header
 
 #: Read from every file beside the fields that are asked for: what an operator recognises a scan by.
@@ -23,7 +23,7 @@ class DicomFormat:
 
     def read(self, uid: str, paths: Iterable[Path], names: Iterable[str]) -> Acquisition:
         """The instances of the series ``uid``; a file of another series is unreadable."""
-        asked = sorted({name for name in names if ":" not in name})
+        asked = sorted({name for name in names if not is_foreign(name)})
         wanted = {*asked, *SERIES_FIELDS, *DESCRIBING}
         items: list[Item] = []
         unreadable: list[str] = []

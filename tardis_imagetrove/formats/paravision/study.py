@@ -16,10 +16,10 @@ from datetime import datetime
 from pathlib import Path
 
 from ...uids import derived_uid, is_uid
-from ..base import Fields
+from ..base import PARAVISION, Fields
 from .parameters import Parameters, UnreadableParameters, read_parameters
 
-KIND = "paravision"
+KIND = PARAVISION
 
 #: Field by which a rule asks for any parameter: ``paravision:SUBJECT_comment``.
 PREFIX = f"{KIND}:"
