@@ -613,6 +613,13 @@ def test_a_provider_that_says_nothing_is_given_up(arrive, client, provider, capl
     refused(arrive(), "OIDC-AWAY", client, caplog)
 
 
+def test_no_proxy_stands_before_a_provider_on_this_machine(arrive, client, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    arrive()
+    assert user_of(client)
+
+
 # Signing out
 
 

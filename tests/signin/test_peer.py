@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import pytest
 import requests
 from django.contrib.auth import get_user_model
-from django.test import Client, override_settings
+from django.test import Client
 
 from tardis_imagetrove.signin.checks import check_providers
 from tardis_imagetrove.signin.openid import metadata
@@ -28,9 +28,12 @@ CALLBACK = "https://testserver/oidc/peer/callback/"
 pytestmark = pytest.mark.peer
 User = get_user_model()
 
+DIRECT = requests.Session()
+DIRECT.trust_env = False  # no proxy
+
 
 @contextmanager
-def running(redirect_uri, algorithm):
+def running(settings, redirect_uri, algorithm):
     """The provider's process, and the settings for it."""
     if not shutil.which("node") or not (FOLDER / "node_modules").exists():
         pytest.skip("oidc-provider is not installed: npm ci --prefix tests/signin/peer")
@@ -54,10 +57,10 @@ def running(redirect_uri, algorithm):
             "redirect_uri": redirect_uri,
             "signed_out_uri": urljoin(redirect_uri, "/"),
         }
-        with override_settings(
-            RAPID_CONNECT_ENABLED=False, OPENID_CONNECT_PROVIDERS=[entry], LANGUAGE_CODE="en"
-        ):
-            yield entry
+        settings.RAPID_CONNECT_ENABLED = False
+        settings.OPENID_CONNECT_PROVIDERS = [entry]
+        settings.LANGUAGE_CODE = "en"
+        yield
     finally:
         process.kill()
         process.wait()
@@ -66,15 +69,15 @@ def running(redirect_uri, algorithm):
 
 @pytest.fixture(params=["RS256", "ES256"])
 def peer(request, settings, db):
-    with running(CALLBACK, request.param) as entry:
+    with running(settings, CALLBACK, request.param):
         settings.ALLOWED_HOSTS = ["testserver"]
-        settings.OPENID_CONNECT_PROVIDERS = [entry]
         yield settings
 
 
 def come_back(leave):
     """Where the provider sends a browser back to that came by the address ``leave``."""
     with requests.Session() as browser:
+        browser.trust_env = False  # no proxy
         until = time.monotonic() + 30
         while not leave.startswith(CALLBACK):
             assert time.monotonic() < until
@@ -109,7 +112,7 @@ def test_whole_sign_ins(peer, client):
     assert code_of(third.get("/oidc/peer/callback/", used, secure=True)) == "OIDC-CODE"
 
     leads_to = client.post("/logout/", secure=True)["Location"]
-    page = requests.get(leads_to, timeout=10)
+    page = DIRECT.get(leads_to, timeout=10)
     assert page.status_code == 200 and "/session/end/confirm" in page.text
     assert not user_of(client)
 
@@ -121,15 +124,15 @@ def test_refusals(peer, client):
     assert code_of(client.get(back, secure=True)) == "OIDC-CLIENT"
     peer.OPENID_CONNECT_PROVIDERS = [{**entry, "redirect_uri": "https://testserver/oidc/other/callback/"}]
     leave = client.get("/oidc/peer/", secure=True)["Location"]
-    assert requests.get(leave, timeout=10).status_code == 400
+    assert DIRECT.get(leave, timeout=10).status_code == 400
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_person_with_a_browser(live_server, tmp_path):
+def test_a_person_with_a_browser(settings, live_server, tmp_path):
     here = live_server.url.replace("localhost", "127.0.0.1")
     browser = Browser(tmp_path / "browser", "--disable-gpu")
     try:
-        with running(f"{here}/oidc/peer/callback/", "RS256"):
+        with running(settings, f"{here}/oidc/peer/callback/", "RS256"):
             browser.go(f"{here}/login/")
             browser.run("document.querySelector('[data-provider=peer]').click()")
             browser.wait("location.pathname == '/' && document.readyState == 'complete'")

@@ -12,7 +12,7 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tardis_imagetrove.signin import identity, refusals
+from tardis_imagetrove.signin import identity, refusals, session
 from tardis_imagetrove.signin.models import FederatedIdentity, ProjectMember, SpentAssertion
 
 from . import signer
@@ -155,10 +155,11 @@ def test_signals_and_the_backend_are_those_of_any_sign_in(post, client):
     assert client.session["_auth_user_backend"] == backend
 
 
-def test_a_site_with_the_settings_of_the_former_version_signs_people_in(post, site, client):
+@pytest.mark.parametrize("backend", session.FORMER_BACKENDS)
+def test_a_site_with_the_settings_of_a_former_version_signs_people_in(post, site, client, backend):
     site.ROOT_URLCONF = "tardis_imagetrove.rapidconnect.root_urls"
     site.AUTHENTICATION_BACKENDS = [
-        "tardis_imagetrove.rapidconnect.backend.RapidConnectBackend",
+        backend,
         "django.contrib.auth.backends.ModelBackend",
     ]
     post(signer.assertion())

@@ -56,9 +56,10 @@ def fetch(url: str, method: str = "GET", **request: Any) -> Answer:
     # Answers are small. Without compression, what is counted is what was sent.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
     try:
-        with (
-            requests.Session() as session,
-            session.request(
+        with requests.Session() as session:
+            # Plain HTTP is for a provider on this machine, which no proxy leads to.
+            session.trust_env = url.startswith("https://")
+            with session.request(
                 method,
                 url,
                 headers=headers,
@@ -66,9 +67,8 @@ def fetch(url: str, method: str = "GET", **request: Any) -> Answer:
                 stream=True,
                 allow_redirects=False,
                 **request,
-            ) as response,
-        ):
-            content = _read(response, url, until)
+            ) as response:
+                content = _read(response, url, until)
     except requests.RequestException as error:
         raise Unreachable(f"{url} does not answer ({type(error).__name__})") from error
     # What urllib3 and the standard library let through, of addresses and headers that are none.
