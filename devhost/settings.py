@@ -190,7 +190,11 @@ INDEX_VIEWS = {}
 LOGIN_VIEWS = {}
 DATASET_VIEWS = [("http://example.edu/schema/2$", "tardis_imagetrove.views.DatasetPage")]
 EXPERIMENT_VIEWS = []
-USER_MENU_MODIFIERS = ["tardis_imagetrove.menus.add_board", "tardis_imagetrove.menus.add_my_scans"]
+USER_MENU_MODIFIERS = [
+    "tardis_imagetrove.menus.add_board",
+    "tardis_imagetrove.menus.add_my_scans",
+    "tardis_imagetrove.menus.add_scans",
+]
 RENDER_IMAGE_SIZE_LIMIT = 0
 RENDER_IMAGE_DATASET_SIZE_LIMIT = 0
 MAX_IMAGES_IN_CAROUSEL = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -185,7 +185,7 @@ def gather(request: HttpRequest, dataset_id: int, wanted: str, may_download: boo
         may_download: what MyTARDIS says of the dataset as a whole.
     """
     found = list(Series.objects.filter(dataset_key__dataset=dataset_id).order_by("directory", "pk"))
-    thumbnails = _thumbnails(request, dataset_id) if may_download and len(found) > 1 else {}
+    pictured = thumbnails(request, dataset_id) if may_download and len(found) > 1 else {}
     lines = tuple(
         SeriesLine(
             id=series.pk,
@@ -193,7 +193,7 @@ def gather(request: HttpRequest, dataset_id: int, wanted: str, may_download: boo
             directory=series.directory,
             modality=series.modality,
             stand=Stand(series.state, series.get_state_display()),
-            thumbnail=thumbnails.get(series.pk, ""),
+            thumbnail=pictured.get(series.pk, ""),
         )
         for series in found
     )
@@ -216,11 +216,19 @@ def outputs_of(dataset_id: int):  # noqa: ANN201 (a queryset)
     )
 
 
-def _thumbnails(request: HttpRequest, dataset_id: int) -> dict[int, str]:
-    """Address of a picture of each series: the newest that is verified and that the visitor may see and download."""
+def thumbnails(
+    request: HttpRequest, dataset_id: int, series_ids: Collection[int] | None = None
+) -> dict[int, str]:
+    """Address of a picture of each series: the newest that is verified and that the visitor may see and download.
+
+    Args:
+        series_ids: of these only; None is all of the dataset.
+    """
     pictures = FilterOutput.objects.filter(
         kind__in=_shown_as(Shown.PICTURE), run__archive__series__dataset_key__dataset=dataset_id
     )
+    if series_ids is not None:
+        pictures = pictures.filter(run__archive__series__in=series_ids, datafile__dataset=dataset_id)
     verified = verified_datafiles(pictures.order_by().values("datafile"))
     tardis = mytardis()
     viewable = tardis.viewable_datafiles(request, dataset_id, verified)

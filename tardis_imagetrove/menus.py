@@ -22,7 +22,17 @@ def add_my_scans(request: HttpRequest, menu: list[dict[str, object]]) -> list[di
     """The menu with the page of a researcher's own scans in front."""
     entry: dict[str, object] = {
         "url": reverse("tardis_imagetrove:mine"),
-        "icon": "fa fa-search",
+        "icon": "fa fa-clock-o",
         "label": "My Scans",
+    }
+    return [entry, *menu]
+
+
+def add_scans(request: HttpRequest, menu: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The menu with the search of scans in front."""
+    entry: dict[str, object] = {
+        "url": reverse("tardis_imagetrove:scans"),
+        "icon": "fa fa-search",
+        "label": "Find Scans",
     }
     return [entry, *menu]

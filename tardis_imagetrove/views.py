@@ -15,11 +15,12 @@ from django.views.decorators.cache import never_cache
 from django.views.generic import ListView, TemplateView, View
 from tardis.tardis_portal.views.pages import DatasetView
 
-from .dataset_page import gather, outputs_of
+from .dataset_page import gather, outputs_of, thumbnails
 from .errors import ImageTroveError, PermanentError
 from .models import InstrumentConfiguration, Series
-from .mytardis.reading import parameter_sets_for, pictures_other_than
-from .operations import board
+from .mytardis import mytardis
+from .mytardis.reading import experiments_of, parameter_sets_for, pictures_other_than
+from .operations import board, scans
 from .operations.actions import ACTIONS, Action, NotPossible, do_all
 from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
@@ -64,6 +65,42 @@ class MineView(LoginRequiredMixin, TemplateView):
         return super().get_context_data(
             mine=mine(self.request.user), days=DAYS, imagetrove_style=style, **kwargs
         )
+
+
+@method_decorator(never_cache, name="dispatch")
+class ScansView(LoginRequiredMixin, ListView):
+    """All scans that the visitor may see, searched."""
+
+    model = Series
+    template_name = "tardis_imagetrove/scans.html"
+    paginate_by = 50
+
+    def get_queryset(self):  # noqa: ANN201 (a queryset)
+        self.search = scans.Search.of(self.request.GET)
+        return self.search.found(self.request.user)
+
+    def get_context_data(self, **kwargs: object) -> dict[str, object]:
+        context = super().get_context_data(**kwargs)
+        page = list(context["object_list"])
+        by_dataset: dict[int, list[int]] = {}
+        for series in page:
+            by_dataset.setdefault(series.dataset_key.dataset_id, []).append(series.pk)
+        pictures: dict[int, str] = {}
+        for dataset_id, ids in by_dataset.items():
+            pictures.update(thumbnails(self.request, dataset_id, ids))
+        titles = experiments_of(by_dataset, mytardis().visible_experiments(self.request.user))
+        return {
+            **context,
+            "rows": [
+                (one, pictures.get(one.pk, ""), titles.get(one.dataset_key.dataset_id, ())) for one in page
+            ],
+            "search": self.search,
+            "own_query": self.search.query(),
+            "measures": scans.choices(),
+            "instruments": scans.instruments(self.request.user),
+            "modalities": scans.modalities(self.request.user),
+            "imagetrove_style": static_url("tardis_imagetrove/dataset.css"),
+        }
 
 
 class Acts(ForStaff):

@@ -200,6 +200,10 @@ class MyTardis(ABC):
         """
 
     @abstractmethod
+    def visible_experiments(self, user: User) -> QuerySet:
+        """All experiments whose page, and so whose title, MyTARDIS shows the user; for use within another query."""
+
+    @abstractmethod
     def visible_datasets(self, user: User) -> QuerySet:
         """All datasets that :meth:`may_view_dataset` lets the user see, in one query for use within another.
 

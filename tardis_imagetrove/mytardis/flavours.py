@@ -61,11 +61,18 @@ class ObjectAclMyTardis(MyTardis):
             grant("django_group", group_id)
 
     def visible_datasets(self, user: User) -> QuerySet:
-        from django.contrib.contenttypes.models import ContentType
-        from tardis.tardis_portal.models import Dataset, Experiment, ObjectACL
+        from tardis.tardis_portal.models import Dataset
 
         if user.is_active and user.is_superuser:
             return Dataset.objects.all()
+        return Dataset.objects.filter(experiments__in=self.visible_experiments(user))
+
+    def visible_experiments(self, user: User) -> QuerySet:
+        from django.contrib.contenttypes.models import ContentType
+        from tardis.tardis_portal.models import Experiment, ObjectACL
+
+        if user.is_active and user.is_superuser:
+            return Experiment.objects.all()
         who = Q(pluginId="django_user", entityId=str(user.pk))
         for provider, group in user.userprofile.ext_groups:
             who |= Q(pluginId=provider, entityId=str(group))
@@ -75,8 +82,7 @@ class ObjectAclMyTardis(MyTardis):
             ObjectACL.get_effective_query(),
             content_type=ContentType.objects.get_for_model(Experiment),
         )
-        experiments = Experiment.objects.filter(_public(Experiment) | Q(pk__in=rules.values("object_id")))
-        return Dataset.objects.filter(experiments__in=experiments)
+        return Experiment.objects.filter(_public(Experiment) | Q(pk__in=rules.values("object_id")))
 
     @staticmethod
     def may_view_dataset(request: HttpRequest, dataset_id: int) -> bool:
@@ -194,18 +200,22 @@ class TypedAclMyTardis(MyTardis):
             )
 
     def visible_datasets(self, user: User) -> QuerySet:
-        from tardis.tardis_portal.models import Dataset, DatasetACL, Experiment, ExperimentACL
+        from tardis.tardis_portal.models import Dataset, DatasetACL
 
         if user.is_active and user.is_superuser:
             return Dataset.objects.all()
-        rules = (*_granted_to(user), Q(canRead=True) | Q(isOwner=True))
         if self._per_object:
-            own = DatasetACL.objects.filter(*rules).values("dataset")
+            own = DatasetACL.objects.filter(*_readable_by(user)).values("dataset")
             return Dataset.objects.filter(_public(Dataset) | Q(pk__in=own))
-        shared = ExperimentACL.objects.filter(*rules).values("experiment")
-        return Dataset.objects.filter(
-            experiments__in=Experiment.objects.filter(_public(Experiment) | Q(pk__in=shared))
-        )
+        return Dataset.objects.filter(experiments__in=self.visible_experiments(user))
+
+    def visible_experiments(self, user: User) -> QuerySet:
+        from tardis.tardis_portal.models import Experiment, ExperimentACL
+
+        if user.is_active and user.is_superuser:
+            return Experiment.objects.all()
+        shared = ExperimentACL.objects.filter(*_readable_by(user)).values("experiment")
+        return Experiment.objects.filter(_public(Experiment) | Q(pk__in=shared))
 
     @staticmethod
     def may_view_dataset(request: HttpRequest, dataset_id: int) -> bool:
@@ -292,6 +302,11 @@ def _granted_to(user: User) -> tuple[Q, Q]:
         who |= Q(user=user) | Q(group__in=user.groups.all())
     # As 5.0 has it: only a row that has not begun and has ended does not count.
     return who, ~Q(effectiveDate__gte=today, expiryDate__lte=today)
+
+
+def _readable_by(user: User) -> tuple[Q, Q, Q]:
+    """The rows of an ACL model of 5.0 that let a user see their object today."""
+    return (*_granted_to(user), Q(canRead=True) | Q(isOwner=True))
 
 
 def _with_right(user: User, datafile_ids: Iterable[int], right: str, public: int) -> frozenset[int]:

@@ -110,6 +110,87 @@ def dataset_facts(dataset_id: int, key: str, value: str, sensitive: bool) -> tup
     return tuple(facts)
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A numeric parameter that series can be found by."""
+
+    name: str
+    label: str
+    units: str
+
+
+def _open_names(namespaces: Iterable[str]) -> QuerySet:
+    """Numeric parameters of schemas, neither hidden nor, on any terms, sensitive."""
+    from tardis.tardis_portal.models import ParameterName
+
+    found = ParameterName.objects.filter(
+        schema__namespace__in=list(namespaces), schema__hidden=False, data_type=ParameterName.NUMERIC
+    )
+    if any(field.name == "sensitive" for field in ParameterName._meta.get_fields()):
+        found = found.exclude(sensitive=True)
+    return found
+
+
+def measures(namespaces: Iterable[str]) -> list[Measure]:
+    """What series can be found by; a pair of a smallest and a largest value (``bMin``, ``bMax``) is one."""
+    rows = {name.name: name for name in _open_names(namespaces).order_by("name", "-pk")}
+    found = {}
+    for name, row in rows.items():
+        label = row.full_name or name
+        base = name[:-3]
+        if name in (f"{base}Min", f"{base}Max") and {f"{base}Min", f"{base}Max"} <= rows.keys():
+            name, label = base, label.rpartition(", ")[0] or base
+        found[name] = Measure(name, label, row.units or "")
+    return sorted(found.values(), key=lambda one: one.label.lower())
+
+
+def sets_measured(namespaces: Iterable[str], name: str, least: float | None, most: float | None) -> QuerySet:
+    """Ids of the datasets' parameter sets with a value in the range, or with values of which some may be."""
+    from tardis.tardis_portal.models import DatasetParameter
+
+    names = _open_names(namespaces)
+
+    def sets(name: str, least: float | None, most: float | None) -> Q:
+        values = DatasetParameter.objects.filter(name__in=names.filter(name=name))
+        if least is not None:
+            values = values.filter(numerical_value__gte=least)
+        if most is not None:
+            values = values.filter(numerical_value__lte=most)
+        return Q(parameterset__in=values.values("parameterset"))
+
+    spread = sets(f"{name}Max", least, None) & sets(f"{name}Min", None, most)
+    found = DatasetParameter.objects.filter(sets(name, least, most) | spread)
+    return found.values("parameterset")
+
+
+def keyed_sets(key: str, value: object, dataset: object) -> QuerySet:
+    """Parameters ``key`` of a dataset with a value; the arguments may be references to an outer query."""
+    from tardis.tardis_portal.models import DatasetParameter
+
+    return DatasetParameter.objects.filter(name__name=key, string_value=value, parameterset__dataset=dataset)
+
+
+@dataclass(frozen=True)
+class ExperimentTitle:
+    """An experiment as a list names it."""
+
+    id: int
+    title: str
+
+
+def experiments_of(dataset_ids: Iterable[int], visible: QuerySet) -> dict[int, list[ExperimentTitle]]:
+    """By dataset, its experiments among the visible ones, in one query."""
+    from tardis.tardis_portal.models import Dataset
+
+    links = Dataset.experiments.through.objects.filter(dataset__in=list(dataset_ids), experiment__in=visible)
+    found: dict[int, list[ExperimentTitle]] = {}
+    for dataset, pk, title in links.order_by("experiment_id").values_list(
+        "dataset_id", "experiment_id", "experiment__title"
+    ):
+        found.setdefault(dataset, []).append(ExperimentTitle(pk, title))
+    return found
+
+
 def parameter_sets_for(sets: QuerySet, key: str, value: str) -> QuerySet:
     """Of a dataset's parameter sets those with ``value`` under ``key``, and those without ``key`` at all."""
     from tardis.tardis_portal.models import DatasetParameter
