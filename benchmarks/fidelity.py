@@ -64,8 +64,36 @@ DISPLAY_SCALING = (
     " private scale slope of Philips"
 )
 
-REASONS: dict[tuple[str, str], str] = {}
-"""Known differences: repository and series number to the reason by the standard."""
+_STEP = "TriggerTime (PS3.3 C.7.6.16.2.2) of the slices at one place rises by {} from volume to volume"
+_TILT = (
+    "the gantry was tilted; ours is the affine of ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2.1.1),"
+    " from which dcm2niix's differs"
+)
+
+REASONS: dict[tuple[str, str], str] = {
+    ("dcm_qa_ge", "3"): _STEP.format("1350 ms, TR and the delay"),
+    ("dcm_qa_ge", "5"): _STEP.format("1997 to 2017 ms: the delays are not TR"),
+    **{
+        ("dcm_qa_trt", str(number)): _STEP.format("4000 ms: a volume takes two TR") for number in range(8, 13)
+    },
+    **{
+        ("dcm_qa_polar", number): _STEP.format(
+            "7400 ms, and every second volume is in each of the two images"
+        )
+        for number in ("6", "8")
+    },
+    ("dcm_qa_ct", "201"): _TILT,
+    ("dcm_qa_ct", "301"): _TILT,
+    (
+        "dcm_qa_philips",
+        "601",
+    ): "DiffusionBValue and DiffusionGradientOrientation are in the header of every volume",
+    (
+        "dcm_qa_ts",
+        "1",
+    ): "acquisitions of one SeriesInstanceUID are numbered in a fixed order; dcm2niix's is the folder's",
+}
+"""Known differences: repository and series number to the reason by the standard, which was seen in the headers."""
 
 
 # Series and references

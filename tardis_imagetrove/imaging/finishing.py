@@ -58,7 +58,7 @@ def _with_gradients(image: Image, frames: Sequence[Frame], name: str) -> tuple[I
     if theirs is not None:
         differing = difference(own, theirs)
         if not differing:
-            return image, []
+            return replace(image, compared=True), []
         if VENDORS.search(image.owners[0][0].manufacturer):
             return image, [
                 f"{name}: the gradients by DiffusionBValue and DiffusionGradientOrientation differ from those that"
@@ -66,7 +66,7 @@ def _with_gradients(image: Image, frames: Sequence[Frame], name: str) -> tuple[I
             ]
     bval, bvec = image.path.with_suffix(".bval"), image.path.with_suffix(".bvec")
     write_table(own, bval, bvec)
-    return replace(image, bval=bval, bvec=bvec), []
+    return replace(image, bval=bval, bvec=bvec, compared=True), []
 
 
 def _b_values_without_table(image: Image, frames: Sequence[Frame], name: str) -> list[str]:

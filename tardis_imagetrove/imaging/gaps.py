@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
+from ..formats.dicom.files import read_attributes
 from .headers import Header, in_time
 from .stack import frame_pixels, position_tolerance
 
@@ -47,10 +51,11 @@ def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
 
 
 def copies_in(headers: Sequence[Header]) -> set[Path]:
-    """Single-frame instances that repeat another's place, facts and pixels.
+    """Single-frame instances that repeat another's place, pixels and header, but for UID and number.
 
-    Only instances that nothing in their headers tells apart are compared, and the slices of one place decide
-    whether the others are looked at.
+    Equal pixels alone make no copy: volumes of a phantom, or of a scan whose pixels were blanked, differ in a
+    gradient or a time that only a private element may hold. The slices of one place decide whether the others
+    are looked at.
     """
     places: dict[tuple, list[Header]] = {}
     for header in headers:
@@ -64,18 +69,39 @@ def copies_in(headers: Sequence[Header]) -> set[Path]:
     copies: set[Path] = set()
     repeated = repeated[len(repeated) // 2 :] + repeated[: len(repeated) // 2]
     for number, place in enumerate(repeated):
-        seen: set[bytes] = set()
+        seen: dict[bytes, list[Header]] = {}
         for header in place:
             try:
                 pixels = frame_pixels(header, 0).tobytes()
             except Exception:  # as many kinds of error as there are decoders
                 continue
-            if pixels in seen:
+            alike = seen.setdefault(pixels, [])
+            if any(_same_header(header.path, other.path) for other in alike):
                 copies.add(header.path)
-            seen.add(pixels)
+            else:
+                alike.append(header)
         if number == 0 and not copies:
             break
     return copies
+
+
+#: What may differ in the header of a copy.
+_OF_A_COPY = frozenset(
+    tag_for_keyword(name)
+    for name in ("SOPInstanceUID", "InstanceNumber", "InstanceCreationDate", "InstanceCreationTime")
+)
+
+
+def _same_header(one: Path, other: Path) -> bool:
+    """Whether two files say the same of everything but themselves; undecoded values are compared."""
+    first, second = (read_attributes(path)[0] for path in (one, other))
+    tags = first.keys() - _OF_A_COPY
+    return tags == second.keys() - _OF_A_COPY and all(_raw(first, tag) == _raw(second, tag) for tag in tags)
+
+
+def _raw(dataset: Dataset, tag: BaseTag) -> object:
+    element = dataset.get_item(tag)
+    return element.value if isinstance(element.value, (bytes, type(None))) else str(element)
 
 
 def gaps(headers: Sequence[Header]) -> list[str]:

@@ -41,6 +41,7 @@ class Image:
             round, since the scanner stores them against what the headers say; ``None`` for no other image.
         owners: the instance and frame of each volume's middle slice; ``None`` where that is not known.
         differs_in: indices into TRAITS that tell it from other images at its places.
+        compared: its gradients agree with the standard's attributes in every volume's header, or are made of them.
         words: of this image: what was changed, or is not known.
     """
 
@@ -60,6 +61,7 @@ class Image:
     mirrored: int | None = None
     owners: tuple[tuple[Header, int], ...] | None = None
     differs_in: tuple[int, ...] = ()
+    compared: bool = False
     words: tuple[str, ...] = ()
 
     def stored(self) -> np.ndarray:

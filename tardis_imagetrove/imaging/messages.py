@@ -112,6 +112,13 @@ MEANINGS = (
         "-1 is the scanner's mark for times that it did not record, as of derived series",
     ),
     Meaning(
+        r"(?:Note: )?\d+ volumes appear to be ADC or trace images that will be removed to allow processing",
+        Weight.NOTE,
+        "Maps that the scanner made of the diffusion (ADC, trace) are left out of the diffusion volumes; an image"
+        " that is named ADC has all volumes",
+        "every volume is in one of the images, and is compared with the pixels",
+    ),
+    Meaning(
         r"Gantry Tilt Correction is new",
         Weight.NOTE,
         "The gantry was tilted: an image that is named Tilt is resampled",

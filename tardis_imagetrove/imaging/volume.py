@@ -57,8 +57,14 @@ _ANSWERED_BY_CHECKS = re.compile(
     r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
     r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block"
     r"|Support for images that allocate 1 bits|Double-precision DICOM conversion untested)"
+    r"|DICOM images may be missing, expected \d+ spatial locations per volume, but found"
 )
 """What dcm2niix doubts in places and order, which were compared with the headers and the pixels."""
+
+_ANSWERED_BY_GRADIENTS = re.compile(
+    r"(Warning: )?(Check bvecs: expected Patient Position|Saving \d+ DTI gradients\. Validate vectors)"
+)
+"""What it doubts in gradients, where those of all images were compared with the headers."""
 
 _SAID_AS_UNPLACED = re.compile(
     r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)|Bogus spatial matrix)"
@@ -245,7 +251,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
     warnings = [*troubles, *words, *found.oddities, *gaps(decoded), *_untold(images, decoded)]
     notes = list(_placeless(headers))
     if attempt.images and not words:
-        warnings[len(troubles) : len(troubles)], its_notes = weigh(_unanswered(attempt))
+        warnings[len(troubles) : len(troubles)], its_notes = weigh(_unanswered(attempt, images))
         notes += its_notes
     expected = sum(header.slices for header in headers)
     if attempt.images and attempt.run.code in PARTIAL_CODES and not words:
@@ -280,15 +286,21 @@ def _untold(images: Sequence[Image], headers: Sequence[Header]) -> list[str]:
     return []
 
 
-def _unanswered(attempt: _Attempt) -> list[str]:
-    """dcm2niix's complaints without those that our own checks and words settle."""
-    scanners = [image for image in attempt.images if image.origin is Origin.SCANNER]
-    settled = None
-    if all(image.placed and not image.bvec for image in scanners) and not attempt.doubts:
-        settled = _ANSWERED_BY_CHECKS
+def _unanswered(attempt: _Attempt, images: Sequence[Image]) -> list[str]:
+    """dcm2niix's complaints without those that our own checks and words settle.
+
+    Args:
+        images: as they are in the end.
+    """
+    scanners = [image for image in images if image.origin is Origin.SCANNER]
+    settled = []
+    if all(image.placed and (image.compared or not image.bvec) for image in scanners) and not attempt.doubts:
+        settled.append(_ANSWERED_BY_CHECKS)
+        if any(image.compared for image in scanners):
+            settled.append(_ANSWERED_BY_GRADIENTS)
     elif not any(image.placed for image in scanners):
-        settled = _SAID_AS_UNPLACED
-    return [words for words in attempt.complaints if not (settled and settled.match(words))]
+        settled.append(_SAID_AS_UNPLACED)
+    return [words for words in attempt.complaints if not any(one.match(words) for one in settled)]
 
 
 @dataclass(frozen=True)

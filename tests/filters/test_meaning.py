@@ -143,6 +143,17 @@ def test_copies_of_slices_are_reported_and_used_once(phantom, run):
     assert any("7 slices are there twice with equal pixels" in words for words in result.warnings)
 
 
+def test_volumes_of_equal_pixels_that_a_private_element_tells_apart_are_no_copies(phantom, run):
+    """As of a scan that does not change, or whose pixels were blanked: gradients and clocks are often private."""
+
+    def private(dataset, repeat):
+        dataset.private_block(0x0019, "GEMS_ACQU_01", create=True).add_new(0xBB, "DS", str(repeat))
+
+    result, _ = run(NiftiFilter, repeated(phantom(), 3, private))
+    assert image(result).shape == (18, 22, 7, 3)
+    assert not any("equal pixels" in words for words in result.warnings)
+
+
 def test_an_odd_value_in_one_slice_takes_no_slice_away(phantom, run):
     files = phantom(slices=9)
     edit(files[4], lambda dataset: setattr(dataset, "EchoTime", "9.9"))
