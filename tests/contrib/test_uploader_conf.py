@@ -265,6 +265,7 @@ def test_a_bruker_block_is_left_out_and_the_next_is_not(read):
     assert [one.name for one in conf.instruments] == ["Skyra"]
     (text,) = [text for text in texts(conf, Severity.IGNORED) if "Bruker" in text]
     assert "Bruker1: is a Bruker block" in text
+    assert "add a folder source" in text
     assert texts(conf, Severity.LEFT_OUT) == []
 
 

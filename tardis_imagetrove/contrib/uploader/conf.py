@@ -649,8 +649,8 @@ def _instrument(settings: Settings, name: str) -> tuple[UploaderInstrument | Non
     if "instrument" not in own and "top_level_directory" in own:
         text = (
             f"{place}: {name}: is a Bruker block, whose data the uploader read from a folder"
-            " (top_level_directory). Here instruments send DICOM, and it has no `instrument` pairs to be"
-            " recognised by: have it send DICOM, and add a block or configure it in admin"
+            " (top_level_directory). It is not imported: add a folder source for that folder in admin,"
+            " with the format Bruker ParaVision, and its instrument"
         )
         return None, [Note(Severity.IGNORED, text)]
     problems: list[str] = []
@@ -682,7 +682,7 @@ def _instrument(settings: Settings, name: str) -> tuple[UploaderInstrument | Non
 
 def _unknown_key(key: str, where: str) -> tuple[Severity, str]:
     if key in _FOLDERS:
-        return Severity.IGNORED, f"{where}: instruments send DICOM; no folder is read"
+        return Severity.IGNORED, f"{where}: folders are configured as folder sources in admin"
     near = get_close_matches(key, _KEYS, 1)
     return Severity.WARNING, f"{where}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
 
