@@ -266,7 +266,7 @@ class FolderSourceAdmin(admin.ModelAdmin):
         ("When an entry is complete", {"fields": ("quiet_seconds", "marker")}),
         ("Which files", {"fields": ("take", "leave", "pattern")}),
         ("What becomes of them", {"fields": ("afterwards", "move_to")}),
-        ("How it stands", {"fields": ("problem", "looked", "left_out")}),
+        ("Status", {"fields": ("problem", "looked", "left_out")}),
     )
 
     @admin.display(description="Files that were left out")

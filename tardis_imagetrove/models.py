@@ -372,7 +372,7 @@ class FolderSource(models.Model):
         try:
             problems.update(folder_problems(self.source()))
         except re.error as error:
-            problems["pattern"] = f"No regular expression: {error}."
+            problems["pattern"] = f"Not a regular expression: {error}."
         if self.configuration_id and self.configuration.deidentify and self.kind != self.Kind.DICOM:
             problems["configuration"] = "It de-identifies, and only DICOM can be de-identified."
         if self.kind == self.Kind.ANY and not self.configuration_id:

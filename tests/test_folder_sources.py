@@ -236,7 +236,7 @@ def test_the_receiving_service_watches(root, spool, configuration):
         ({"afterwards": "move"}, "Say where to"),
         ({"afterwards": "move", "move_to": "/tmp"}, "is not below a folder of IMAGETROVE"),
         ({"afterwards": "move", "move_to": "{root}/in"}, "It is the folder itself"),
-        ({"pattern": "("}, "No regular expression"),
+        ({"pattern": "("}, "Not a regular expression"),
         ({"kind": "folder"}, "choose one"),
         ({"take": [""]}, "A list of patterns"),
         ({"quiet_seconds": 0}, "greater than or equal to 10"),
@@ -503,7 +503,7 @@ def test_files_of_any_format_are_archived_as_they_are(root, spool, owner, box, i
     [
         (["--path", "/etc"], "is not below a folder of IMAGETROVE"),
         (["--path", "{root}/none"], "there is no folder"),
-        (["--path", "{root}", "--instrument", "None"], "is none that is enabled"),
+        (["--path", "{root}", "--instrument", "None"], "is not an enabled instrument"),
         (["--path", "{root}", "--project", "1"], "name the instrument too"),
         (["--path", "{root}", "--format", "folder"], "name an --instrument"),
         (["--path", "{root}", "--format", "paravision"], "holds no ParaVision study"),

@@ -67,8 +67,10 @@ def _move(source: Source, unit: Unit, journal: Journal) -> str:
     moved = listing_of(replace(source, move_to=None), replace(unit, path=target))
     files = moved.files if is_folder else [replace(file, path=unit.path.name) for file in moved.files]
     if moved.unreadable or not all(map(journal.has, files)):
-        target.rename(unit.path)
-        return "files were written while it was moved; it was put back"
+        # Under another name if the instrument has made the entry again meanwhile: it is then looked at as one of its own.
+        back = _claimed(unit.path, is_folder)
+        target.rename(back)
+        return f"files were written while it was moved; it was put back as {back.name}"
     journal.remove()
     return f"moved to {target}"
 

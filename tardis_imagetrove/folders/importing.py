@@ -110,7 +110,15 @@ def _studies(source: Source) -> Iterator[Unit]:
     waiting = [(source.root, 0)]
     while waiting:
         folder, depth = waiting.pop()
-        for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+        try:
+            entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            if folder == source.root:  # the mount is away
+                raise
+            name = folder.relative_to(source.root).as_posix()
+            log.warning("folder source %s: %s cannot be read: %s", source.key, name, error.strerror)
+            continue
+        for entry in entries:
             if entry.is_symlink() or not entry.is_dir():
                 continue
             name = entry.relative_to(source.root).as_posix()
@@ -121,7 +129,7 @@ def _studies(source: Source) -> Iterator[Unit]:
                     yield Unit(name, entry)
                 elif depth < _STUDY_DEPTH:
                     waiting.append((entry, depth + 1))
-            except PermissionError as error:
+            except OSError as error:
                 log.warning("folder source %s: %s cannot be read: %s", source.key, name, error.strerror)
 
 

@@ -45,7 +45,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._entries: dict[tuple[str, str], Taken] = {}
+        # By path and part: a unit may have a hundred thousand files, and each is asked for.
+        self._entries: dict[str, dict[str, Taken]] = {}
         with disk_errors("cannot read", path):
             if path.exists():
                 for line in path.read_text(encoding="utf-8").splitlines():
@@ -53,22 +54,22 @@ class Journal:
                         entry = Taken(**json.loads(line))
                     except (ValueError, TypeError):  # cut off by a crash
                         continue
-                    self._entries[entry.path, entry.part] = entry
+                    self._keep(entry)
 
     def __iter__(self) -> Iterator[Taken]:
-        return iter(self._entries.values())
+        return (entry for parts in self._entries.values() for entry in parts.values())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._entries.values()))
 
     def has(self, file: File) -> bool:
         """Whether the file, as it is now, was taken or refused already, with all its parts."""
-        entry = self._entries.get((file.path, ""))
+        entry = self._entries.get(file.path, {}).get("")
         return entry is not None and entry.is_of(file)
 
     def of(self, path: str) -> list[Taken]:
         """What became of a file and its parts."""
-        return [entry for entry in self if entry.path == path]
+        return list(self._entries.get(path, {}).values())
 
     def add(self, *entries: Taken) -> None:
         """Write entries; they survive this process from here on."""
@@ -80,7 +81,10 @@ class Journal:
                     file.write("\n")
                 file.writelines(json.dumps(asdict(entry)) + "\n" for entry in entries)
         for entry in entries:
-            self._entries[entry.path, entry.part] = entry
+            self._keep(entry)
+
+    def _keep(self, entry: Taken) -> None:
+        self._entries.setdefault(entry.path, {})[entry.part] = entry
 
     def remove(self) -> None:
         """Forget the unit."""

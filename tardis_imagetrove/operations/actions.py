@@ -258,7 +258,7 @@ class Assign(Action):
         )
         if configuration is None:
             raise NotPossible(
-                f"instrument: {instrument!r} is none that is enabled"
+                f"instrument: {instrument!r} is not an enabled instrument"
                 if instrument
                 else "instrument: name one"
             )

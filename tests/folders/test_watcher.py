@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tardis_imagetrove.folders.importing import units
-from tardis_imagetrove.folders.source import Afterwards, Source
+from tardis_imagetrove.folders.source import Afterwards, Kind, Source
 from tardis_imagetrove.folders.watcher import FolderWatcher
 from tardis_imagetrove.phantom import oblique_mr_series
 from tardis_imagetrove.spool import Spool
@@ -141,6 +141,47 @@ def test_what_is_written_while_an_entry_is_moved_is_not_left_behind(make, tmp_pa
     site.look()
     site.look()  # it is looked at, found to be no DICOM, and goes along
     assert (site.moved / "one" / "late.dcm").exists()
+
+
+def test_an_entry_that_is_made_again_while_it_is_moved_loses_nothing(make, tmp_path, monkeypatch):
+    site = make(afterwards=Afterwards.MOVE, move_to=tmp_path / "moved")
+    site.archived = True
+    site.study("one")
+    rename = Path.rename
+
+    def late(self, target):
+        if self.parent == site.root:
+            (self / "late.dcm").write_bytes(b"written at the last moment")
+            rename(self, target)
+            self.mkdir()  # and the instrument goes on
+            (self / "next.txt").write_text("more")
+            return Path(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    site.look()
+    site.look()
+    monkeypatch.undo()
+    assert (site.root / "one_2" / "late.dcm").exists() and (site.root / "one" / "next.txt").exists()
+    assert list(site.moved.iterdir()) == []
+    site.look()
+    site.look()
+    assert site.spooled() == 3
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_study_beside_it(tmp_path, monkeypatch):
+    for name in ("closed", "open"):
+        (tmp_path / name / "study" / "1" / "pdata").mkdir(parents=True)
+    iterdir = Path.iterdir
+
+    def refuse(self):
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    found = [unit.name for unit in units(Source("s", tmp_path, Kind.PARAVISION))]
+    assert found == ["open/study"]
 
 
 def test_a_name_that_is_taken_is_never_overwritten(make, tmp_path):

@@ -264,8 +264,8 @@ def test_an_assignment_holds_before_more_of_the_series_arrives_and_is_taken_back
     ("instrument", "project", "words"),
     [
         ("", "", "instrument: name one"),
-        ("Nothing", "", "'Nothing' is none that is enabled"),
-        ("9" * 30, "", "is none that is enabled"),
+        ("Nothing", "", "'Nothing' is not an enabled instrument"),
+        ("9" * 30, "", "is not an enabled instrument"),
         ("Other", "1234", "'1234' is no project of Other"),
         ("Other", "12345 and 54321", "is no project of Other"),
         ("Other", "1" * 65, "at most 64 characters"),
@@ -306,7 +306,7 @@ def test_an_assignment_by_page_api_and_command_is_one_and_the_same(held, spool, 
     asked = post(operator, "confirm", action="assign", series=held.pk, scope="chosen").content.decode()
     assert "Other</option>" in asked and 'name="project"' in asked
     wrong = post(operator, "act", action="assign", series=held.pk, scope="chosen", why="x", instrument="77")
-    assert wrong.status_code == 400 and "is none that is enabled" in wrong.content.decode()
+    assert wrong.status_code == 400 and "is not an enabled instrument" in wrong.content.decode()
     post(operator, "act", action="assign", series=held.pk, scope="chosen", why="x", instrument=other.pk)
     held.refresh_from_db()
     assert held.assigned == {"instrument": other.pk, "project": ""}
@@ -314,7 +314,7 @@ def test_an_assignment_by_page_api_and_command_is_one_and_the_same(held, spool, 
     Series.objects.update(state=S.HELD)
     for body, code, words in (
         ('{"why": "x", "instrument": 3}', 400, "instrument: a text"),
-        ('{"why": "x", "instrument": "None"}', 409, "none that is enabled"),
+        ('{"why": "x", "instrument": "None"}', 409, "not an enabled instrument"),
         ('{"why": "x", "instrument": "Other", "project": "54321"}', 200, "project 54321"),
     ):
         answer = operator.post(address, body, content_type="application/json")

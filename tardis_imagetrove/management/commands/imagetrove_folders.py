@@ -109,7 +109,7 @@ class Command(BaseCommand):
         if found is None:
             names = InstrumentConfiguration.objects.filter(enabled=True).values_list("name", flat=True)
             raise CommandError(
-                f"--instrument {name!r}: is none that is enabled. There are {', '.join(names)}."
+                f"--instrument {name!r}: is not an enabled instrument. There are {', '.join(names)}."
             )
         return found
 
