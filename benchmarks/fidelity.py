@@ -70,30 +70,34 @@ _TILT = (
     " from which dcm2niix's differs"
 )
 
-REASONS: dict[tuple[str, str], str] = {
-    ("dcm_qa_ge", "3"): _STEP.format("1350 ms, TR and the delay"),
-    ("dcm_qa_ge", "5"): _STEP.format("1997 to 2017 ms: the delays are not TR"),
-    **{
-        ("dcm_qa_trt", str(number)): _STEP.format("4000 ms: a volume takes two TR") for number in range(8, 13)
-    },
-    **{
-        ("dcm_qa_polar", number): _STEP.format(
-            "7400 ms, and every second volume is in each of the two images"
-        )
-        for number in ("6", "8")
-    },
-    ("dcm_qa_ct", "201"): _TILT,
-    ("dcm_qa_ct", "301"): _TILT,
-    (
-        "dcm_qa_philips",
-        "601",
-    ): "DiffusionBValue and DiffusionGradientOrientation are in the header of every volume",
-    (
-        "dcm_qa_ts",
-        "1",
-    ): "acquisitions of one SeriesInstanceUID are numbered in a fixed order; dcm2niix's is the folder's",
+REASONS: dict[tuple[str, str], tuple[str, str]] = {
+    ("dcm_qa_ge", "fMRI_Multiphase_Des_0_35Delay"): ("time step", _STEP.format("1350 ms, TR and the delay")),
+    ("dcm_qa_ge", "fMRI_Multiphase_Des_VariableDelays1s"): (
+        "time step",
+        _STEP.format("1997 to 2017 ms: the delays are not TR"),
+    ),
+    ("dcm_qa_trt", "EPI_mph_acc"): ("time step", _STEP.format("4000 ms: a volume takes two TR")),
+    ("dcm_qa_polar", "FM_cv12"): (
+        "time step",
+        _STEP.format("7400 ms, and every second volume is in each of the two images"),
+    ),
+    ("dcm_qa_ct", "STEREOTAXIS"): ("affine", _TILT),
+    ("dcm_qa_philips", "dti_ax"): (
+        "gradients",
+        "DiffusionBValue and DiffusionGradientOrientation are in the header of every volume",
+    ),
 }
-"""Known differences: repository and series number to the reason by the standard, which was seen in the headers."""
+"""Known differences: repository and part of the series' name to the one kind of difference, and the reason by the
+standard, which was seen in the headers. Another difference of the same series has no reason."""
+
+
+def reason_for(row: Row) -> str:
+    """The reason of all of a series' differences; what it has already if there is none."""
+    for (repository, part), (kind, reason) in REASONS.items():
+        if row.repository == repository and part in row.series and row.differences:
+            each = (one for words in row.differences for one in words.partition(": ")[2].split("; "))
+            return reason if all(kind in one for one in each) else ""
+    return row.reason
 
 
 # Series and references
@@ -579,7 +583,7 @@ def main() -> int:
     for folder in options.folders:
         for repository in repositories(folder):
             for row in run(repository.resolve(), options.only):
-                row.reason = REASONS.get((row.repository, row.number), row.reason)
+                row.reason = reason_for(row)
                 rows.append(row)
                 print(line_of(row), *(() if options.quiet else details_of(row)), sep="\n", flush=True)
                 if options.json:

@@ -202,7 +202,8 @@ def test_a_worker_from_before_the_app_was_installed_is_named(make_site, request,
     # Without Django's settings, by which Celery would load the app.
     old = (
         "import os, sys; del os.environ['DJANGO_SETTINGS_MODULE']; from celery import Celery;"
-        " Celery(broker=sys.argv[1]).worker_main(sys.argv[2:])"
+        # Queues as MyTARDIS declares them: RabbitMQ refuses one of the same name and other properties.
+        " app = Celery(broker=sys.argv[1]); app.conf.task_queue_max_priority = 10; app.worker_main(sys.argv[2:])"
     )
     options = ("worker", "--pool", "solo", "--without-gossip", "--without-mingle", "--hostname", "old@%h")
     site.start("old", ["-c", old, address, *options])
