@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.shortcuts import render as render_page
 from django.urls import URLPattern, path, reverse
+from django.utils.html import escape
 from django.utils.timezone import now
 
 from .conversion import registry
@@ -250,6 +251,8 @@ class FolderSourceForm(forms.ModelForm):
         model = FolderSource
         fields = "__all__"  # noqa: DJ007 (what is not to be edited is not editable)
         widgets = {name: forms.TextInput(attrs={"size": 80}) for name in ("path", "move_to", "pattern")}
+        # Admin shows a help text as HTML, and its groups have angle brackets.
+        help_texts = {"pattern": escape(FolderSource._meta.get_field("pattern").help_text)}
 
 
 @admin.register(FolderSource)

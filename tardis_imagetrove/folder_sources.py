@@ -17,7 +17,7 @@ from .folders.journal import Journal, Taken
 from .folders.source import Source
 from .folders.watcher import FolderWatcher, UnitStatus
 from .ingest import states
-from .models import Archive, FolderSource, Instance, Series, folder_problems
+from .models import FolderSource, Instance, Series, folder_problems
 from .mytardis import mytardis
 from .spool import Spool
 
@@ -96,20 +96,17 @@ def missing_from_archives(taken: Iterable[Taken]) -> str:
         if newest is None:
             count += len(files)
             continue
-        if series.is_deidentified and not series.deidentification["keep_originals"]:
-            return f"series {uid} is shown de-identified, and the archive has no originals"
-        if not _is_verified(newest):
+        stored = [newest.datafile_id]
+        if series.is_deidentified:  # its archive holds copies; what was received is in the original's
+            original = series.originals.order_by("-version").first()
+            if original is None or original.archive_id != newest.pk:
+                return f"series {uid} is shown de-identified, and not all of its originals are kept"
+            stored.append(original.datafile_id)
+        if not all(map(mytardis().is_kept, stored)):
             return f"the archive of series {uid} is not verified"
         rows = Instance.objects.filter(series=series).values_list("sop_instance_uid", "sha256")
         count += len(files - set(rows))
     return f"{count} files are not archived yet" if count else ""
-
-
-def _is_verified(archive: Archive) -> bool:
-    stored = [archive.datafile_id]
-    if original := archive.series.originals.order_by("-version").first():
-        stored.append(original.datafile_id)
-    return all(mytardis().is_kept(datafile) for datafile in stored)
 
 
 def left_out(source: FolderSource, spool: Spool) -> Iterator[tuple[str, str]]:
@@ -174,7 +171,7 @@ class FolderDoor:
             self._problems[status.source, status.unit] = f"{where}{status.text}"
         elif status.state == "well":
             self._problems.pop((status.source, status.unit), None)
-        elif status.state == "growing":
+        elif status.state != "looked":
             return
         told = [words for (source, _), words in self._problems.items() if source == status.source]
         try:

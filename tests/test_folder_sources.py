@@ -21,7 +21,7 @@ from tardis_imagetrove.archive import read_manifest
 from tardis_imagetrove.folder_sources import FolderDoor, missing_from_archives
 from tardis_imagetrove.folders.journal import Taken
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import FilterRun, FolderSource, Instance, Series
+from tardis_imagetrove.models import FilterRun, FolderSource, Instance, Original, Series
 from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.operations import status
 
@@ -155,7 +155,36 @@ def test_the_ledger_decides_whether_files_may_go(root, spool, configuration, ing
     Instance.objects.filter(sop_instance_uid=taken[0].item).update(sha256="0" * 64)
     assert missing_from_archives(taken) == "1 files are not archived yet"
     Series.objects.update(deidentification={"options": [], "keep_originals": False})
-    assert "has no originals" in missing_from_archives(taken)
+    assert "not all of its originals are kept" in missing_from_archives(taken)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_of_a_de_identified_series_files_may_go_only_while_its_originals_are_kept(
+    root, spool, owner, box, ingest, keeps
+):
+    configure(owner, storage_box=box, deidentify=True, dataset_title=["Modality"], keep_originals=keeps)
+    phantom(root / "in" / "scan", slices=2)
+    source(root)
+    door(spool)
+    ingest()
+    (taken,) = [list(folder_sources.Journal(path)) for path in (spool.root / "folders").rglob("*.jsonl")]
+    assert Series.objects.get().state == S.DONE
+    assert (missing_from_archives(taken) == "") is keeps
+    Original.objects.all().delete()
+    assert "not all of its originals are kept" in missing_from_archives(taken)
+
+
+def test_a_problem_that_is_over_is_told_no_more_also_after_a_restart(root, spool, configuration, settings):
+    (root / "in").mkdir()
+    made = source(root)
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FOLDER_ROOTS": [str(root / "other")]}
+    door(spool)
+    made.refresh_from_db()
+    assert "FOLDER_ROOTS" in made.problem
+    settings.IMAGETROVE = {**settings.IMAGETROVE, "FOLDER_ROOTS": [str(root)]}
+    door(spool)  # of a process that knows nothing of it
+    made.refresh_from_db()
+    assert (made.problem, status.look_at_records().folders) == ("", ())
 
 
 def test_an_archive_that_is_gone_from_its_box_lets_nothing_go(root, spool, configuration, ingest, tmp_path):
@@ -273,6 +302,7 @@ def test_admin_shows_a_source_with_what_it_left_out(root, spool, client, django_
     )
     page = client.get(reverse("admin:tardis_imagetrove_foldersource_change", args=[made.pk])).content.decode()
     assert "notes.txt: not a DICOM file" in page
+    assert "(?P&lt;PatientID&gt;[^/]+)/(?P&lt;StudyID&gt;\\d+)" in page
     listing = client.get(reverse("admin:tardis_imagetrove_foldersource_changelist")).content.decode()
     assert str(root / "in") in listing
     assert "notes.txt: not a DICOM file\n1 left out." in run("--left-out", "Console")
@@ -437,9 +467,9 @@ def test_an_import_by_hand_says_what_became_of_each_file_and_is_taken_up(
     uid = series_uid(files[0])
     assert f"taken     {files[0].name} -> {uid}" in told
     assert "left out  notes.txt: not a DICOM file" in told
-    assert "3 taken, 0 taken before, 1 left out." in told and "1 series queued" in told
+    assert "3 taken, 0 known already, 1 left out." in told and "1 series queued" in told
     assert queue == [("tardis_imagetrove.ingest_series", uid, str(spool.root))]
-    assert "0 taken, 4 taken before, 1 left out." in run("--path", str(root / "in"))
+    assert "0 taken, 4 known already, 1 left out." in run("--path", str(root / "in"))
     ingest()
     assert Series.objects.get().state == S.DONE
 

@@ -256,7 +256,7 @@ def _take_file(path: Path, file: File, spool: Spool, announce: Announce) -> Iter
             try:
                 yield _add(spool, _checked(opened, path, file), file, announce)
             except UnreadableFile as error:
-                yield refused(_reason(error))
+                yield refused(reason_of(error))
             return
         if start[:2] == b"PK" and zipfile.is_zipfile(opened):
             yield from _take_zip(opened, file, spool, announce, refused)
@@ -270,7 +270,8 @@ def _take_file(path: Path, file: File, spool: Spool, announce: Announce) -> Iter
     yield refused("not a DICOM file")
 
 
-def _reason(error: UnreadableFile) -> str:
+def reason_of(error: UnreadableFile) -> str:
+    """Why a file is not taken, without its name."""
     words = str(error).partition(": ")[2] or str(error)
     return (
         "a directory of DICOM media (DICOMDIR)"
@@ -380,7 +381,7 @@ def _take_part(
     try:
         return _add(spool, chunks(), file, announce, name, size)
     except UnreadableFile as error:
-        return refused(_reason(error), name)
+        return refused(reason_of(error), name)
 
 
 # Studies of other formats

@@ -31,7 +31,8 @@ class UnitStatus:
     """How a unit stands, for whoever shows it.
 
     Attributes:
-        state: ``growing``, ``taken``, ``cleared``, ``trouble``, or ``well`` when trouble is over.
+        state: ``growing``, ``taken``, ``cleared``, ``trouble``, ``well`` when trouble is over, or ``looked`` when a
+            whole source was looked at.
         text: why, or what was done.
     """
 
@@ -106,6 +107,7 @@ class FolderWatcher:
                 self._say(source.key, str(error))
             else:
                 self._say(source.key, "")
+                self._report(UnitStatus(source.key, "", "looked"))
             took = self._clock() - began
             wait = max(min(LEAST_SECONDS, source.quiet_seconds / 3), took / PART_OF_TIME)
             self._due[source.key] = self._clock() + wait
@@ -134,6 +136,10 @@ class FolderWatcher:
             else:
                 self._say(source.key, "", unit.name)
         tracker.forget_others(seen)
+        for key, name in list(self._trouble):
+            if key == source.key and name and name not in seen:  # its trouble went with it
+                self._say(key, "", name)
+                del self._trouble[key, name]
 
     def _look_at_unit(self, source: Source, unit: Unit, tracker: StabilityTracker) -> None:
         listing = listing_of(source, unit)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import PermanentError
 from ..folder_sources import assign_to
-from ..folders.importing import Imported, Unit, describe_study, import_unit, listing_of, unit_of
+from ..folders.importing import (
+    Imported,
+    Unit,
+    describe_study,
+    import_unit,
+    listing_of,
+    reason_of,
+    unit_of,
+    units,
+)
 from ..folders.journal import Journal, Taken
 from ..folders.source import Kind, Source
 from ..folders.watcher import journal_path
@@ -72,8 +80,6 @@ def units_by_hand(source: Source) -> list[Unit]:
     Raises:
         PermanentError: there is no such folder, or no study in it.
     """
-    from ..folders.importing import units
-
     whole = unit_of(source.root)
     if source.kind is not Kind.PARAVISION:
         return [whole]
@@ -113,7 +119,6 @@ class Planned:
 
     Attributes:
         problem: why it would be held; empty if it has a place.
-        owner: of the experiment.
     """
 
     uid: str
@@ -137,7 +142,7 @@ class Plan:
     unopened: list[str] = field(default_factory=list)
 
 
-def plan(source: Source, unit: Unit, wish: Wish, stop: threading.Event | None = None) -> Plan:
+def plan(source: Source, unit: Unit, wish: Wish) -> Plan:
     """What importing a unit would make; headers are read, and nothing is written.
 
     Raises:
@@ -158,15 +163,16 @@ def plan(source: Source, unit: Unit, wish: Wish, stop: threading.Event | None = 
     names = {name for rule in site_rules for name in rule.fields()} | {"SeriesDescription"}
     groups: dict[str, tuple[list[Fields], int]] = {}
     for path, relative in _paths(unit, listing.files):
-        if stop is not None and stop.is_set():
-            break
         if path.suffix.lower() in (".zip", ".tar", ".tgz", ".gz"):
             planned.unopened.append(relative)
             continue
         try:
             header = read_header(path, {*names, "SeriesInstanceUID", "SOPInstanceUID"})
-        except (UnreadableFile, OSError) as error:
-            planned.left_out[relative] = str(error)
+        except UnreadableFile as error:
+            planned.left_out[relative] = reason_of(error)
+            continue
+        except OSError as error:
+            planned.left_out[relative] = f"cannot be read ({error.strerror})"
             continue
         uid, fields = str(header.SeriesInstanceUID), fields_of(header, names)
         known, count = groups.get(uid, ([], 0))

@@ -167,17 +167,27 @@ def find_problems(look: Callable[[], Iterable[Reason]] | None = None) -> int:
     if not wanted:
         return 0
     reasons = status.look(counting=False).problems if look is None else look()
-    found = {reason.code: reason for reason in reasons if reason.code not in ("held", "filter-failed")}
+    found: dict[str, list[str]] = {}
+    for reason in reasons:
+        if reason.code not in ("held", "filter-failed"):  # each of them has a notice of its own
+            found.setdefault(reason.code, []).append(reason.text)
     OpenProblem.objects.exclude(code__in=found).delete()
     for code in found:
         OpenProblem.objects.get_or_create(code=code)
     new = 0
     for problem in OpenProblem.objects.filter(code__in=found):
         key = f"problem:{problem.code}:{problem.pk}"
-        text = found[problem.code].text
-        text = f"Problem: {text[:1].upper()}{text[1:]}"
-        new += sum(_keep([_notice(one, K.PROBLEM, key, text)], one) for one in wanted)
+        for one in wanted:
+            texts = found[problem.code]
+            if problem.code in _NAMING and not one.with_details:
+                texts = [_NAMING[problem.code]]
+            text = "; ".join(f"{words[:1].upper()}{words[1:]}" for words in texts)
+            new += _keep([_notice(one, K.PROBLEM, key, f"Problem: {text}")], one)
     return new
+
+
+#: Problems whose words may hold names of folders, and so of people; and what is told instead.
+_NAMING = {"folder-source": "a folder source has a problem, which its page in admin and the status tell"}
 
 
 def tell_audit(findings: Iterable[tuple[str, str]]) -> int:

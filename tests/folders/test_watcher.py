@@ -257,18 +257,49 @@ def test_a_mount_that_goes_away_is_told_once_and_taken_up_again(make, tmp_path):
     assert site.spooled() == 3
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_folder_that_cannot_be_read_waits(make):
+def test_a_folder_that_cannot_be_read_waits_and_its_trouble_goes_with_it(make, monkeypatch):
     site = make()
     site.study("one")
-    (site.root / "one").chmod(0)
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "one":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
     site.look()
     site.look()
     assert site.spooled() == 0
-    (site.root / "one").chmod(0o755)
+    assert {one.text for one in site.told if one.unit == "one"} == {"one: Permission denied"}
+    monkeypatch.undo()
     site.look()
     site.look()
     assert site.spooled() == 3
+
+
+def test_trouble_of_an_entry_that_is_gone_is_over(make, tmp_path, monkeypatch):
+    site = make(afterwards=Afterwards.MOVE, move_to=tmp_path / "moved")
+    site.archived = True
+    site.study("a")
+
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name == "a":
+            raise PermissionError(13, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    site.look()
+    site.look()
+    monkeypatch.undo()
+    (site.root / "a").rename(tmp_path / "taken away")
+    site.look()
+    assert [one.state for one in site.told if one.unit == "a" and one.state in ("trouble", "well")] == [
+        "trouble",
+        "well",
+    ]
 
 
 def test_what_was_taken_is_not_read_again_after_a_restart(make, monkeypatch):

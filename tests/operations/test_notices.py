@@ -281,6 +281,20 @@ def test_a_problem_is_told_when_it_begins_and_again_only_after_it_was_gone(mailb
     assert mailbox.mails[0].get_content().count("Problem: The disk is full") == 2
 
 
+def test_a_folders_name_is_told_to_those_alone_who_asked_for_details(mailbox):
+    subscribe(kinds=["problem"])
+    subscribe(name="all", kinds=["problem"], mail="all@example.edu", with_details=True)
+    one, two = (
+        Reason("folder-source", f"folder source A: {name}: cannot be read") for name in ("Ada", "Bob")
+    )
+    assert notices.find_problems(lambda: [one, two]) == 2
+    notices.send_due()
+    told = {mail["To"]: mail.get_content() for mail in mailbox.mails}
+    assert "A folder source has a problem" in told["operators@example.edu"]
+    assert "Ada" not in told["operators@example.edu"]
+    assert "Ada" in told["all@example.edu"] and "Bob" in told["all@example.edu"]
+
+
 def test_a_real_site_without_a_receiver_has_a_problem(mailbox, spool, settings):
     settings.IMAGETROVE = {**settings.IMAGETROVE, "SPOOL": str(spool.root), "SPOOL_RESERVE_MIB": 0}
     subscribe(kinds=["problem"])

@@ -81,12 +81,14 @@ class Command(BaseCommand):
         if kind is not Kind.DICOM and wish.configuration and wish.configuration.deidentify:
             raise CommandError(f"{wish.configuration} de-identifies, and only DICOM can be de-identified.")
         source = folders.source_by_hand(path, kind)
+        units = folders.units_by_hand(source)
+        if options["dry_run"]:
+            for unit in units:
+                self._plan(folders.plan(source, unit, wish))
+            return
         spool, failed, queued = open_spool(), 0, 0
         spool.prepare()
-        for unit in folders.units_by_hand(source):
-            if options["dry_run"]:
-                self._plan(folders.plan(source, unit, wish))
-                continue
+        for unit in units:
             done = folders.import_by_hand(source, unit, spool, wish, self._progress)
             self._tell(done)
             failed += bool(done.unstable)
@@ -96,8 +98,7 @@ class Command(BaseCommand):
                     queued += 1
                 except RetriableError as error:
                     self.stderr.write(f"{uid}: {error}; it is archived later")
-        if not options["dry_run"]:
-            self.stdout.write(f"{queued} series queued to be archived.")
+        self.stdout.write(f"{queued} series queued to be archived.")
         if failed:
             raise CommandError("Something changed, or could not be read, meanwhile; run it again.")
 
@@ -127,7 +128,7 @@ class Command(BaseCommand):
         for path, reason in sorted(done.left_out.items()):
             self.stdout.write(f"left out  {path}: {reason}")
         self.stdout.write(
-            f"{len(done.taken)} taken, {done.known} taken before, {len(done.left_out)} left out."
+            f"{len(done.taken)} taken, {done.known} known already, {len(done.left_out)} left out."
         )
         if done.unstable:
             self.stdout.write(f"not complete: {done.unstable}")
@@ -138,11 +139,13 @@ class Command(BaseCommand):
             if one.placement is None:
                 self.stdout.write(f"  would be held: {one.problem}")
                 continue
-            owner = InstrumentConfiguration.objects.select_related("owner").get(pk=one.placement.rule_id)
-            self.stdout.write(f"  instrument  {owner}")
+            instrument = InstrumentConfiguration.objects.select_related("owner").get(pk=one.placement.rule_id)
+            self.stdout.write(f"  instrument  {instrument}")
             self.stdout.write(f"  experiment  {one.placement.experiment_title}")
             self.stdout.write(f"  dataset     {one.placement.dataset_title}")
-            self.stdout.write(f"  project     {one.placement.group or f'none: {owner.owner} alone sees it'}")
+            self.stdout.write(
+                f"  project     {one.placement.group or f'none: {instrument.owner} alone sees it'}"
+            )
         for path in plan.unopened:
             self.stdout.write(f"an archive, not looked into: {path}")
         for path, reason in sorted(plan.left_out.items()):
