@@ -35,6 +35,7 @@ MAY_IMPORT = {
     },
     "sandbox": {"errors"},
     "imaging": {"errors", "formats", "sandbox"},
+    "bids": {"errors", "formats"},
     "filters": {"deidentification", "errors", "formats", "imaging", "parameters", "sandbox"},
     "conversion": {
         "archive",
@@ -60,6 +61,7 @@ MAY_IMPORT = {
 ON_TOP = {"operations"}
 #: These can be used without Django or MyTARDIS.
 KNOW_NO_DJANGO = {
+    "bids",
     "scp",
     "spool",
     "disk",
