@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from pydicom.dataset import Dataset
+
+from ..formats.dicom.attributes import NOTHING, Attributes, number_of, numbers_of
 
 Value = float | str | None
 
@@ -110,27 +111,27 @@ class Frame:
     gradient: tuple[float, float, float] | None
 
 
-def frames_of_header(dataset: Dataset, count: int, value: Callable[[str], object]) -> tuple[Frame, ...]:
+def frames_of_header(dataset: Attributes, count: int) -> tuple[Frame, ...]:
     """The facts of each frame of an instance.
 
     Args:
         count: frames in the instance.
-        value: reads a top-level attribute by keyword; text of several values keeps its backslashes.
     """
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    groups = dataset.items("PerFrameFunctionalGroupsSequence")
+    plain = _plain_frame(dataset)
     if len(groups) != count:
-        return (_plain_frame(value),) * count
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    plain = _plain_frame(value)
+        return (plain,) * count
+    shared = dataset.first("SharedFunctionalGroupsSequence")
     return tuple(_enhanced_frame(group, shared, plain) for group in groups)
 
 
-def _plain_frame(value: Callable[[str], object]) -> Frame:
+def _plain_frame(dataset: Attributes) -> Frame:
+    value = dataset.get
     traits = tuple(_trait(trait, value(trait.keyword)) for trait in TRAITS)
     component = COMPONENTS.get(str(value("ComplexImageComponent") or ""))
     if component:
         traits = (_with_component(traits[0], component), *traits[1:])
-    day = _first(value("AcquisitionDate"))
+    day = number_of(value("AcquisitionDate"))
     when = _datetime(value("AcquisitionDateTime"))
     if math.isnan(when):
         when = _time(value("AcquisitionTime"), day)
@@ -138,21 +139,20 @@ def _plain_frame(value: Callable[[str], object]) -> Frame:
         traits=traits,
         clocks=(
             math.nan,
-            _first(value("FrameReferenceTime")) / 1000,
-            _first(value("TriggerTime")) / 1000,
+            number_of(value("FrameReferenceTime")) / 1000,
+            number_of(value("TriggerTime")) / 1000,
             when,
-            _time(value("ContentTime"), _first(value("ContentDate"))),
+            _time(value("ContentTime"), number_of(value("ContentDate"))),
         ),
-        duration=_first(value("ActualFrameDuration")) / 1000,
-        repetition=_first(value("RepetitionTime")) / 1000,
+        duration=number_of(value("ActualFrameDuration")) / 1000,
+        repetition=number_of(value("RepetitionTime")) / 1000,
         **_diffusion(value("DiffusionBValue"), value("DiffusionGradientOrientation")),
     )
 
 
-def _enhanced_frame(group: Dataset, shared: Dataset, plain: Frame) -> Frame:
-    def item(sequence: str) -> Dataset | None:
-        items = group.get(sequence) or shared.get(sequence)
-        return items[0] if items else None
+def _enhanced_frame(group: Attributes, shared: Attributes | None, plain: Frame) -> Frame:
+    def item(sequence: str) -> Attributes | None:
+        return group.first(sequence) or (shared.first(sequence) if shared else None)
 
     def of(sequence: str, keyword: str) -> object:
         found = item(sequence)
@@ -170,21 +170,19 @@ def _enhanced_frame(group: Dataset, shared: Dataset, plain: Frame) -> Frame:
             component = COMPONENTS.get(str(kind.get("ComplexImageComponent") or ""))
             if component:
                 traits[0] = _with_component(traits[0], component)
-    trigger = _first(of("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"))
-    content = item("FrameContentSequence") or Dataset()
-    offset = _first(of("TemporalPositionSequence", "TemporalPositionTimeOffset"))
+    trigger = number_of(of("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"))
+    content = item("FrameContentSequence") or NOTHING
+    offset = number_of(of("TemporalPositionSequence", "TemporalPositionTimeOffset"))
     if math.isnan(offset):
-        offset = _first(content.get("TemporalPositionTimeOffset"))
+        offset = number_of(content.get("TemporalPositionTimeOffset"))
     diffusion = item("MRDiffusionSequence")
     weights = {"b_value": plain.b_value, "gradient": plain.gradient}
     if diffusion is not None:
-        directions = diffusion.get("DiffusionGradientDirectionSequence")
-        weights = _diffusion(
-            diffusion.get(
-                "DiffusionBValue", 0 if diffusion.get("DiffusionDirectionality") == "NONE" else None
-            ),
-            directions[0].get("DiffusionGradientOrientation") if directions else None,
-        )
+        direction = diffusion.first("DiffusionGradientDirectionSequence")
+        b_value = diffusion.get("DiffusionBValue")
+        if "DiffusionBValue" not in diffusion and diffusion.get("DiffusionDirectionality") == "NONE":
+            b_value = 0
+        weights = _diffusion(b_value, direction and direction.get("DiffusionGradientOrientation"))
     return Frame(
         traits=tuple(traits),
         clocks=(
@@ -194,8 +192,8 @@ def _enhanced_frame(group: Dataset, shared: Dataset, plain: Frame) -> Frame:
             _datetime(content.get("FrameAcquisitionDateTime")),
             math.nan,
         ),
-        duration=_first(content.get("FrameAcquisitionDuration")) / 1000,
-        repetition=_first(of("MRTimingAndRelatedParametersSequence", "RepetitionTime")) / 1000,
+        duration=number_of(content.get("FrameAcquisitionDuration")) / 1000,
+        repetition=number_of(of("MRTimingAndRelatedParametersSequence", "RepetitionTime")) / 1000,
         **weights,
     )
 
@@ -206,7 +204,7 @@ def _trait(trait: Trait, value: object) -> Value:
         if trait.keyword == "ImageType":
             texts = [text for text in texts[2:] if text not in ("MOSAIC", "VFRAME")]
         return "\\".join(texts) or None
-    number = _first(value)
+    number = number_of(value)
     return None if math.isnan(number) else round(number, trait.digits) + 0.0
 
 
@@ -218,32 +216,14 @@ def _with_component(image_type: Value, component: str) -> str:
 
 
 def _diffusion(b_value: object, orientation: object) -> dict[str, object]:
-    direction = _numbers(orientation)
+    direction = np.array(numbers_of(orientation))
     length = float(np.linalg.norm(direction)) if len(direction) == 3 else 0.0
     unit = tuple(float(part) for part in direction / length) if 0.5 < length < 2 else None
-    return {"b_value": _first(b_value), "gradient": unit}
+    return {"b_value": number_of(b_value), "gradient": unit}
 
 
 def _texts(value: object) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [part.strip() for part in value.split("\\")]
-    return [str(part).strip() for part in value] if isinstance(value, Iterable) else [str(value)]
-
-
-def _numbers(value: object) -> np.ndarray:
-    if isinstance(value, str):
-        value = [part for part in value.split("\\") if part.strip()]
-    try:
-        return np.atleast_1d(np.array([] if value is None else value, dtype=float))
-    except (ValueError, TypeError):
-        return np.empty(0)
-
-
-def _first(value: object) -> float:
-    numbers = _numbers(value)
-    return float(numbers[0]) if len(numbers) else math.nan
+    return [] if value is None else [part.strip() for part in str(value).split("\\")]
 
 
 def _time(value: object, day: float) -> float:

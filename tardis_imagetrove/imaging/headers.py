@@ -10,12 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
+from ..formats.dicom.attributes import Attributes, Read, numbers_of, read, tag_of
 from ..formats.dicom.files import UNDEFINED_LENGTH, read_attributes
 from ..formats.dicom.vendor import siemens_csa
 from .frames import KEYWORDS, Frame, frames_of_header
@@ -61,14 +60,7 @@ TAGS = (
     *KEYWORDS,
 )
 
-_TAG_OF = {keyword: BaseTag(tag_for_keyword(keyword)) for keyword in TAGS}
-
-_READ_PLAINLY = {
-    keyword: vr
-    for keyword, tag in _TAG_OF.items()
-    if (vr := dictionary_VR(tag)) in {"DS", "IS", "UI", "CS", "US", "DA", "TM"}
-}
-"""Attributes whose bytes are decoded here: pydicom's own objects for them cost most of a header's time."""
+_TAGS = frozenset(map(tag_of, TAGS))
 
 PIXEL_DESCRIPTION = (
     "PhotometricInterpretation",
@@ -120,6 +112,20 @@ class Planes:
 
 
 @dataclass(frozen=True)
+class Plain:
+    """Pixels that stand in a file as they are: one sample, little endian, whole.
+
+    Attributes:
+        offset: of the first frame in the file.
+        stored: bits of each number that count.
+    """
+
+    offset: int
+    dtype: str
+    stored: int
+
+
+@dataclass(frozen=True)
 class Header:
     """What conversion needs to know of one instance.
 
@@ -139,6 +145,7 @@ class Header:
         pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
         facts: what each frame shows, one a frame.
         oddities: words for what it says that cannot be right, and that images are made in spite of.
+        plain: how its pixels are read without a decoder; ``None`` if they need one.
     """
 
     path: Path
@@ -166,6 +173,7 @@ class Header:
     pixel_size: tuple[float, float]
     facts: tuple[Frame, ...] = ()
     oddities: tuple[str, ...] = ()
+    plain: Plain | None = None
 
     @property
     def slices(self) -> int:
@@ -274,22 +282,22 @@ def header_of(path: Path) -> Header:
         InvalidDicomError: the file is no DICOM.
         ValueError: an attribute has a value that cannot be (``Rows`` = "many").
     """
-    dataset, pixel_bytes = read_attributes(path, _TAG_OF.values())
+    found = read(path, _TAGS)
+    dataset, pixel_bytes, syntax = found.attributes, found.pixel_bytes, found.transfer_syntax
     mosaic, tiles, mosaic_planes = 0, (1, 1), None
-    kinds = _texts(dataset, "ImageType")
+    kinds = _text(dataset, "ImageType").split("\\")
     if "MOSAIC" in kinds:
-        dataset, pixel_bytes = read_attributes(path)
-        mosaic = _mosaic_slices(dataset)
+        whole, _ = read_attributes(path)
+        mosaic = _mosaic_slices(whole)
         tiles = (math.ceil(math.sqrt(mosaic or 1)),) * 2
-        mosaic_planes = _mosaic_planes(dataset) if mosaic else None
+        mosaic_planes = _mosaic_planes(whole) if mosaic else None
     elif "VFRAME" in kinds:
-        dataset, pixel_bytes = read_attributes(path)
-        mosaic, mosaic_planes = _virtual_frames(dataset)
+        whole, _ = read_attributes(path)
+        mosaic, mosaic_planes = _virtual_frames(whole)
         across = math.ceil(math.sqrt(mosaic or 1))
         tiles = (across, math.ceil((mosaic or 1) / across))
     frames = _whole(dataset, "NumberOfFrames") or 1
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
-    meta = getattr(dataset, "file_meta", Dataset())
     has_pixels = pixel_bytes is not None and rows > 0 and columns > 0
     scaling = _scaling(dataset, frames)
     planes = mosaic_planes if mosaic else planes_of(dataset, frames)
@@ -303,12 +311,12 @@ def header_of(path: Path) -> Header:
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         sop_class_uid=_text(dataset, "SOPClassUID"),
         modality=_text(dataset, "Modality"),
-        transfer_syntax=str(meta.get("TransferSyntaxUID", "")),
+        transfer_syntax=syntax,
         has_pixels=has_pixels,
         photometric=_text(dataset, "PhotometricInterpretation"),
         pixel_kind=(
             *(_text(dataset, keyword) for keyword in PIXEL_DESCRIPTION),
-            str(meta.get("TransferSyntaxUID", "")),
+            syntax,
             None if scaling is None else tuple(scaling[0]),
         ),
         rows=rows,
@@ -326,24 +334,48 @@ def header_of(path: Path) -> Header:
         scaling=scaling,
         windows=_windows(dataset),
         pixel_size=_pixel_size(dataset),
-        facts=frames_of_header(dataset, frames, lambda keyword: _value(dataset, keyword)),
+        facts=frames_of_header(dataset, frames),
         oddities=tuple(oddities),
+        plain=_plain(found, rows * columns * frames) if has_pixels else None,
     )
 
 
-def _whole(dataset: Dataset, keyword: str) -> int:
+def _plain(found: Read, pixels: int) -> Plain | None:
+    """How an instance's pixels are read without a decoder, if they can be."""
+    dataset = found.attributes
+    bits, stored, sign = (
+        _order(dataset, keyword) for keyword in ("BitsAllocated", "BitsStored", "PixelRepresentation")
+    )
+    if (
+        found.pixel_offset is None
+        or found.pixel_tag != 0x7FE00010
+        or UID(found.transfer_syntax).is_encapsulated
+        or not found.pixel_bytes
+        or bits not in (8, 16, 32)
+        or not 0 < stored <= bits
+        or sign not in (0, 1)
+        or _order(dataset, "SamplesPerPixel") != 1
+        or not _text(dataset, "PhotometricInterpretation").startswith("MONOCHROME")
+        or pixels * bits // 8 > found.pixel_bytes
+        or found.pixel_offset + found.pixel_bytes > found.size
+    ):
+        return None
+    return Plain(found.pixel_offset, f"<{'ui'[sign]}{bits // 8}", stored)
+
+
+def _whole(dataset: Attributes, keyword: str) -> int:
     """A whole number, 0 when it is absent or empty.
 
     Raises:
         ValueError: the attribute holds something else; the text names it.
     """
     try:
-        return int(_value(dataset, keyword) or 0)
+        return int(dataset.get(keyword) or 0)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{keyword} is no number ({error})") from None
 
 
-def _order(dataset: Dataset, keyword: str) -> int:
+def _order(dataset: Attributes, keyword: str) -> int:
     """A number that only orders instances, so a bad one is no trouble."""
     try:
         return _whole(dataset, keyword)
@@ -351,27 +383,27 @@ def _order(dataset: Dataset, keyword: str) -> int:
         return 0
 
 
-def planes_of(dataset: Dataset, frames: int = 1) -> Planes | None:
+def planes_of(dataset: Attributes, frames: int = 1) -> Planes | None:
     """Where an instance's frames lie: from the image plane module, or the functional groups of an
     enhanced one (PS3.3 C.7.6.2, C.7.6.16.2.3-4), or a dose grid's offsets (C.8.8.3.2).
 
     Returns:
         ``None`` when any frame's position, orientation or spacing is not said.
     """
-    groups = _value(dataset, "PerFrameFunctionalGroupsSequence")
+    groups = dataset.items("PerFrameFunctionalGroupsSequence")
     if groups:
         return _functional_planes(dataset, groups) if len(groups) == frames else None
     found = _plane(
-        _value(dataset, "ImagePositionPatient"),
-        _value(dataset, "ImageOrientationPatient"),
-        _value(dataset, "PixelSpacing"),
+        dataset.get("ImagePositionPatient"),
+        dataset.get("ImageOrientationPatient"),
+        dataset.get("PixelSpacing"),
     )
     if found is None:
         return None
     position, per_column, per_row = found
     if frames == 1:
         return Planes(position[None], per_column[None], per_row[None])
-    offsets = _numbers(_value(dataset, "GridFrameOffsetVector"))
+    offsets = _numbers(dataset.get("GridFrameOffsetVector"))
     if len(offsets) != frames:
         return None
     normal = np.cross(per_column, per_row)
@@ -383,26 +415,34 @@ def planes_of(dataset: Dataset, frames: int = 1) -> Planes | None:
     )
 
 
-def _functional_planes(dataset: Dataset, groups: Iterable[Dataset]) -> Planes | None:
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-
-    def value(group: Dataset, sequence: str, keyword: str) -> object:
-        for place in (group, shared):
-            if items := place.get(sequence):
-                return items[0].get(keyword)
-        return None
-
-    planes = []
+def _functional_planes(dataset: Attributes, groups: Sequence[Attributes]) -> Planes | None:
+    shared = dataset.first("SharedFunctionalGroupsSequence")
+    found: list[tuple[float, ...]] = []
     for group in groups:
-        found = _plane(
-            value(group, "PlanePositionSequence", "ImagePositionPatient"),
-            value(group, "PlaneOrientationSequence", "ImageOrientationPatient"),
-            value(group, "PixelMeasuresSequence", "PixelSpacing"),
-        )
-        if found is None:
-            return None
-        planes.append(found)
-    return Planes(*(np.array(column) for column in zip(*planes, strict=True)))
+        numbers: tuple[float, ...] = ()
+        for sequence, keyword, count in _PLACE:
+            item = group.first(sequence) or (shared and shared.first(sequence))
+            values = numbers_of(item.get(keyword)) if item else ()
+            if len(values) != count:
+                return None
+            numbers += values
+        found.append(numbers)
+    table = np.array(found)
+    position, across, down, spacing = table[:, :3], table[:, 3:6], table[:, 6:9], table[:, 9:]
+    lengths = np.linalg.norm(across, axis=1), np.linalg.norm(down, axis=1)
+    if not np.isfinite(table).all() or not (spacing > 0).all() or min(map(np.min, lengths)) < ORTHOGONAL:
+        return None
+    if (np.abs(np.einsum("ij,ij->i", across, down)) > ORTHOGONAL * lengths[0] * lengths[1]).any():
+        return None
+    return Planes(position, across * spacing[:, 1:], down * spacing[:, :1])
+
+
+_PLACE = (
+    ("PlanePositionSequence", "ImagePositionPatient", 3),
+    ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+    ("PixelMeasuresSequence", "PixelSpacing", 2),
+)
+"""Functional groups, attributes and numbers that place a frame (PS3.3 C.7.6.16.2.1, .3 and .4)."""
 
 
 def _plane(
@@ -421,28 +461,28 @@ def _plane(
     return position, across * spacing[1], down * spacing[0]
 
 
-def _moments(dataset: Dataset, frames: int) -> tuple[int, ...]:
+def _moments(dataset: Attributes, frames: int) -> tuple[int, ...]:
     """TemporalPositionIndex of each frame, or what stands for it in an object of one frame or a plain one."""
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    groups = dataset.items("PerFrameFunctionalGroupsSequence")
     if len(groups) == frames:
-        contents = [(group.get("FrameContentSequence") or [Dataset()])[0] for group in groups]
-        return tuple(int(content.get("TemporalPositionIndex") or 0) for content in contents)
+        contents = (group.first("FrameContentSequence") for group in groups)
+        return tuple(int(content.get("TemporalPositionIndex") or 0) if content else 0 for content in contents)
     return (_order(dataset, "TemporalPositionIdentifier"),) * frames
 
 
-def _times(dataset: Dataset) -> tuple[float, ...]:
+def _times(dataset: Attributes) -> tuple[float, ...]:
     """The values of :data:`TIMES`."""
 
     def number(keyword: str) -> float:
-        found = _numbers(_value(dataset, keyword))
-        return float(found[0]) if len(found) == 1 else math.nan
+        found = numbers_of(dataset.get(keyword))
+        return found[0] if len(found) == 1 else math.nan
 
     day = number("AcquisitionDate")
     *others, time = map(number, TIMES)
     return *others, time if math.isnan(day) else day * 1e6 + time
 
 
-def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:
+def _scaling(dataset: Attributes, frames: int) -> np.ndarray | None:
     """Slope and intercept of each frame (PS3.3 C.11.1.1.2, C.7.6.16.2.9), or a dose grid's (C.8.8.3).
 
     Raises:
@@ -453,21 +493,20 @@ def _scaling(dataset: Dataset, frames: int) -> np.ndarray | None:
             slope = _real(dataset, keyword, 1)
             intercept = _real(dataset, "RescaleIntercept", 0) if keyword == "RescaleSlope" else 0
             return np.tile([slope, intercept], (frames, 1))
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.first("SharedFunctionalGroupsSequence")
     pairs = []
-    for group in groups:
-        items = group.get("PixelValueTransformationSequence") or shared.get(
-            "PixelValueTransformationSequence"
+    for group in dataset.items("PerFrameFunctionalGroupsSequence"):
+        item = group.first("PixelValueTransformationSequence") or (
+            shared and shared.first("PixelValueTransformationSequence")
         )
-        if not items:
+        if not item:
             return None
-        pairs.append((_real(items[0], "RescaleSlope", 1), _real(items[0], "RescaleIntercept", 0)))
+        pairs.append((_real(item, "RescaleSlope", 1), _real(item, "RescaleIntercept", 0)))
     return np.array(pairs) if len(pairs) == frames and pairs else None
 
 
-def _real(dataset: Dataset, keyword: str, otherwise: float) -> float:
-    value = _value(dataset, keyword)
+def _real(dataset: Attributes, keyword: str, otherwise: float) -> float:
+    value = dataset.get(keyword)
     try:
         number = float(otherwise if value in (None, "") else value)
     except (ValueError, TypeError) as error:
@@ -477,21 +516,21 @@ def _real(dataset: Dataset, keyword: str, otherwise: float) -> float:
     return number
 
 
-def _scaling_oddities(dataset: Dataset, scaling: np.ndarray | None) -> Iterator[str]:
+def _scaling_oddities(dataset: Attributes, scaling: np.ndarray | None) -> Iterator[str]:
     if scaling is not None and (scaling[:, 0] == 0).any():
         yield "RescaleSlope is 0, which says nothing; values are taken with slope 1"
-    if scaling is None and dataset.get("ModalityLUTSequence"):
+    if scaling is None and dataset.items("ModalityLUTSequence"):
         yield "ModalityLUTSequence is not applied; values are those before it"
 
 
-def _bits_oddities(dataset: Dataset) -> Iterator[str]:
+def _bits_oddities(dataset: Attributes) -> Iterator[str]:
     """Words when values do not lie in the lowest bits (PS3.3 C.7.6.3.1, High Bit)."""
     stored, high = (_order(dataset, keyword) for keyword in ("BitsStored", "HighBit"))
     if "HighBit" in dataset and stored and high != stored - 1:
         yield f"HighBit is {high} where BitsStored is {stored}; values are taken as if it were {stored - 1}"
 
 
-def _length_oddities(dataset: Dataset, pixels: int, length: int) -> Iterator[str]:
+def _length_oddities(dataset: Attributes, pixels: int, length: int) -> Iterator[str]:
     """Words when plain pixel data holds more than its attributes say (PS3.5 8.1.1); less cannot be decoded."""
     samples, bits = _whole(dataset, "SamplesPerPixel") or 1, _whole(dataset, "BitsAllocated")
     expected = -(-pixels * samples * bits // 8)
@@ -503,28 +542,28 @@ def _length_oddities(dataset: Dataset, pixels: int, length: int) -> Iterator[str
         )
 
 
-def _windows(dataset: Dataset) -> np.ndarray:
+def _windows(dataset: Attributes) -> np.ndarray:
     places = [dataset]
     for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        items = dataset.get(sequence) or []
+        items = dataset.items(sequence)
         if items:
-            places += list(items[len(items) // 2].get("FrameVOILUTSequence") or [])
+            places += items[len(items) // 2].items("FrameVOILUTSequence")
     for place in places:
-        centres, widths = (_numbers(_value(place, name)) for name in ("WindowCenter", "WindowWidth"))
+        centres, widths = (_numbers(place.get(name)) for name in ("WindowCenter", "WindowWidth"))
         if len(centres) and len(centres) == len(widths):
             return np.stack([centres, widths], axis=1)
     return np.empty((0, 2))
 
 
-def _pixel_size(dataset: Dataset) -> tuple[float, float]:
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
+def _pixel_size(dataset: Attributes) -> tuple[float, float]:
+    shared = dataset.first("SharedFunctionalGroupsSequence")
+    measures = shared and shared.first("PixelMeasuresSequence")
     for value in (
-        measures.get("PixelSpacing"),
-        _value(dataset, "PixelSpacing"),
-        _value(dataset, "ImagerPixelSpacing"),
-        _value(dataset, "NominalScannedPixelSpacing"),
-        _value(dataset, "PixelAspectRatio"),
+        measures and measures.get("PixelSpacing"),
+        dataset.get("PixelSpacing"),
+        dataset.get("ImagerPixelSpacing"),
+        dataset.get("NominalScannedPixelSpacing"),
+        dataset.get("PixelAspectRatio"),
     ):
         numbers = _numbers(value)
         if len(numbers) == 2 and (numbers > 0).all():
@@ -581,40 +620,18 @@ def _nicom() -> ModuleType:
     return nibabel.nicom
 
 
-def _value(dataset: Dataset, keyword: str) -> object:
-    """An attribute's value, ``None`` when it is absent; text of several values keeps its backslashes."""
-    if keyword not in dataset:
-        return None
-    element = dataset.get_item(_TAG_OF[keyword])
-    vr = _READ_PLAINLY.get(keyword)
-    if vr is None or not isinstance(element, RawDataElement) or element.value is None:
-        return dataset[_TAG_OF[keyword]].value
-    if vr == "US":
-        return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big")
-    return element.value.decode("latin-1").strip(" \0")
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    value = _value(dataset, keyword)
+def _text(dataset: Attributes, keyword: str) -> str:
+    value = dataset.get(keyword)
     return "" if value is None else str(value)
 
 
 def _numbers(value: object) -> np.ndarray:
     """Numbers of an attribute's value; none when it is absent, empty, or holds something else."""
-    if value is None:
-        return np.empty(0)
     if isinstance(value, bytes):
         value = value.decode("latin-1")
-    if isinstance(value, str):
-        value = [part for part in value.split("\\") if part.strip()]
+    if value is None or isinstance(value, (str, int, float, tuple)):
+        return np.array(numbers_of(value))
     try:
         return np.atleast_1d(np.array(value, dtype=float))
     except (ValueError, TypeError):
         return np.empty(0)
-
-
-def _texts(dataset: Dataset, keyword: str) -> list[str]:
-    value = _value(dataset, keyword)
-    if value is None:
-        return []
-    return value.split("\\") if isinstance(value, str) else [str(item) for item in value]

@@ -13,7 +13,7 @@ from pydicom.pixels import apply_color_lut, iter_pixels
 from pydicom.uid import UID
 
 from .frames import CLOCKS, TRAITS, Value
-from .headers import Header, Planes
+from .headers import Header, Plain, Planes
 
 Owner = tuple[Header, int]
 """A slice: the instance that holds it, and which of its slices it is."""
@@ -58,11 +58,28 @@ def frames_of(header: Header, frames: Sequence[int]) -> Iterator[np.ndarray]:
     Raises:
         Exception: of the decoder's own kinds.
     """
+    if header.plain is not None:
+        yield from _plain_frames(header, header.plain, frames)
+        return
     deflated = UID(header.transfer_syntax).is_deflated
     source = pydicom.dcmread(header.path) if deflated else header.path
     colours = pydicom.dcmread(header.path, stop_before_pixels=True) if has_palette(header) else None
     for pixels in iter_pixels(source, indices=frames):
         yield pixels if colours is None else in_colour(pixels, colours)
+
+
+def _plain_frames(header: Header, plain: Plain, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    kind = np.dtype(plain.dtype)
+    count = header.rows * header.columns
+    unused = 8 * kind.itemsize - plain.stored
+    with header.path.open("rb", buffering=0) as file:
+        for frame in frames:
+            if not 0 <= frame < header.frames:
+                raise ValueError(f"{header.path.name} has no frame {frame + 1}")
+            file.seek(plain.offset + frame * count * kind.itemsize)
+            pixels = np.fromfile(file, kind, count).reshape(header.rows, header.columns)
+            # What lies in the bits that do not count is no part of a value (PS3.5 8.1.1).
+            yield (pixels << unused) >> unused if unused else pixels
 
 
 def frame_pixels(header: Header, frame: int) -> np.ndarray:
