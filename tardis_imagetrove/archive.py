@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from pydicom.uid import UID
 
@@ -215,6 +215,24 @@ def read_manifest(path: Path) -> Manifest:
         for entry in files
     )
     return Manifest(kind, uid, tuple(members), found.get("fields", {}))
+
+
+def first_instance(file: IO[bytes], most: int) -> bytes:
+    """Up to ``most`` bytes of the first DICOM file of an archive; empty for an archive of another format."""
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".dcm"):
+                with archive.open(info) as member:
+                    return member.read(most)
+            break
+    return b""
+
+
+def study_fields(file: IO[bytes]) -> Fields:
+    """What was read of a study of another format than DICOM when it was archived."""
+    with zipfile.ZipFile(file) as archive:
+        fields: Fields = json.loads(archive.read(MANIFEST)).get("fields", {})
+    return fields
 
 
 def unpack(path: Path, folder: Path) -> tuple[Path, ...]:

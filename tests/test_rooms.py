@@ -35,7 +35,7 @@ MAY_IMPORT = {
     },
     "sandbox": {"errors"},
     "imaging": {"errors", "formats", "sandbox"},
-    "bids": {"errors", "formats"},
+    "bids": {"disk", "errors", "formats"},
     "filters": {"deidentification", "errors", "formats", "imaging", "parameters", "sandbox"},
     "conversion": {
         "archive",

@@ -146,9 +146,8 @@ def acquired(scan: Scan) -> str:
         ("SeriesDate", "SeriesTime"),
         ("StudyDate", "StudyTime"),
     ):
-        text = (
-            re.sub(r"[.:]", "", scan.get(date)) + re.match(r"[\d:]*", scan.get(time))[0].replace(":", "")[:6]
-        )  # type: ignore[index]
+        clock = re.split(r"[^\d:]", scan.get(time))[0].replace(":", "")
+        text = re.sub(r"[.:]", "", scan.get(date)) + clock[:6]
         try:
             # Without a day or seconds there is none; some systems write what no clock shows.
             moment = datetime.strptime(text, "%Y%m%d%H%M%S") if len(text) == 14 else None  # noqa: DTZ007 (the scanner's)

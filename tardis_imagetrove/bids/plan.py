@@ -184,7 +184,7 @@ def _of_image(scan: Scan, image: Image, where: Place, said: ReproIn | None) -> _
     if name.datatype == "func" and "task" in name.entities:
         fields.setdefault("TaskName", name.entities["task"])
     _check_shape(name, image)
-    named = Named(scan, image, where, name, how, fields, tuple(notes), context)
+    named = Named(scan, image, where, name, how, fields, (*scan.notes, *notes), context)
     return _Draft(named, repeats, run)
 
 

@@ -86,6 +86,7 @@ class Scan:
         fields: DICOM fields of its first instance, as it is shown: of a de-identified series, the copy's.
         mapping: the instrument's mapping table.
         problem: why it cannot be used at all, in words.
+        notes: what somebody who uses it must know, such as a conversion's warnings.
     """
 
     id: int
@@ -95,6 +96,7 @@ class Scan:
     images: tuple[Image, ...] = ()
     mapping: MappingTable = DEFAULT
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
     def get(self, name: str) -> str:
         return self.fields.get(name, "").strip()

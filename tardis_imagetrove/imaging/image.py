@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import IO
 
 import nibabel
 import numpy as np
 
 from .headers import Header
+
+
+def shape_and_step(file: IO[bytes]) -> tuple[tuple[int, ...], float]:
+    """Of a gzipped NIfTI-1 file: its shape, and the seconds between its volumes (0 if it does not say).
+
+    Raises:
+        ValueError: it is not one.
+    """
+    try:
+        with gzip.open(file) as content:
+            header = nibabel.Nifti1Header(content.read(nibabel.Nifti1Header.sizeof_hdr), check=False)
+        shape = tuple(int(length) for length in header.get_data_shape())
+        unit = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}.get(header.get_xyzt_units()[1], 0.0)
+    except (OSError, EOFError, zlib.error, nibabel.wrapstruct.WrapStructError, KeyError) as error:
+        raise ValueError(f"not a gzipped NIfTI file ({error})") from error
+    return shape, float(header["pixdim"][4]) * unit if len(shape) > 3 else 0.0
 
 
 class Origin(Enum):

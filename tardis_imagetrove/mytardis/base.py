@@ -371,15 +371,7 @@ class MyTardis(ABC):
             PermanentError: there is no such file any more.
             RetriableError: the box fails, or gives other bytes than were stored.
         """
-        from tardis.tardis_portal.models import DataFile
-
-        try:
-            datafile = DataFile.objects.get(pk=datafile_id)
-        except DataFile.DoesNotExist:
-            raise PermanentError(f"DataFile {datafile_id} has been deleted") from None
-        dfo = datafile.get_preferred_dfo()
-        if dfo is None:
-            raise RetriableError(f"{datafile.filename} (DataFile {datafile_id}) has no verified copy")
+        datafile, dfo = self._copy_of(datafile_id)
         with (
             self._box_errors(dfo.storage_box, dfo.uri),
             _storage_of(dfo.storage_box).open(dfo.uri, "rb") as source,
@@ -394,6 +386,32 @@ class MyTardis(ABC):
                 f"storage box {dfo.storage_box}: {dfo.uri} is not what was stored (checksum differs)"
             )
         return sums
+
+    @contextlib.contextmanager
+    def opened(self, datafile_id: int) -> Iterator[IO[bytes]]:
+        """A file in its storage box, to look into; whether it is what was stored is not checked.
+
+        Raises:
+            PermanentError, RetriableError: as :meth:`fetch`.
+        """
+        _, dfo = self._copy_of(datafile_id)
+        with self._box_errors(dfo.storage_box, dfo.uri):
+            source = _storage_of(dfo.storage_box).open(dfo.uri, "rb")
+        with source:
+            yield source
+
+    @staticmethod
+    def _copy_of(datafile_id: int):  # noqa: ANN205 (a DataFile and its DataFileObject)
+        from tardis.tardis_portal.models import DataFile
+
+        try:
+            datafile = DataFile.objects.get(pk=datafile_id)
+        except DataFile.DoesNotExist:
+            raise PermanentError(f"DataFile {datafile_id} has been deleted") from None
+        dfo = datafile.get_preferred_dfo()
+        if dfo is None:
+            raise RetriableError(f"{datafile.filename} (DataFile {datafile_id}) has no verified copy")
+        return datafile, dfo
 
     def checksum(self, datafile_id: int) -> str:
         """SHA-512 of a file's bytes as they are in its storage box now.

@@ -19,6 +19,7 @@ class StoredFile:
         verified: whether MyTARDIS hands it out yet.
         download_url: MyTARDIS's own address for it, where MyTARDIS asks whether one may have it.
         view_url: its address to look at in the browser; empty if MyTARDIS does not show the like.
+        sha512: as it was stored, in hexadecimal.
     """
 
     id: int
@@ -27,6 +28,7 @@ class StoredFile:
     verified: bool
     download_url: str
     view_url: str
+    sha512: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def stored_files(datafile_ids: Iterable[int] | QuerySet) -> dict[int, StoredFile
             verified=datafile.has_verified_copy,
             download_url=datafile.download_url,
             view_url=datafile.view_url or "",
+            sha512=datafile.sha512sum or "",
         )
         for datafile in found
     }
@@ -176,6 +179,13 @@ class ExperimentTitle:
 
     id: int
     title: str
+
+
+def experiment_title(experiment_id: int) -> str:
+    """An experiment's title; empty if there is no such experiment."""
+    from tardis.tardis_portal.models import Experiment
+
+    return Experiment.objects.filter(pk=experiment_id).values_list("title", flat=True).first() or ""
 
 
 def experiments_of(dataset_ids: Iterable[int], visible: QuerySet) -> dict[int, list[ExperimentTitle]]:

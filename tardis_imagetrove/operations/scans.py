@@ -24,10 +24,15 @@ ORDERS = {
 _MOST_WORDS = 8
 
 
+def archived() -> QuerySet[Series]:
+    """Series with an archive in their dataset."""
+    here = Archive.objects.filter(series=OuterRef("pk"), datafile__dataset=OuterRef("dataset_key__dataset"))
+    return Series.objects.filter(Exists(here))
+
+
 def visible(user: User) -> QuerySet[Series]:
     """Series with an archive in a dataset that MyTARDIS lets the user see; the rights are part of the query."""
-    here = Archive.objects.filter(series=OuterRef("pk"), datafile__dataset=OuterRef("dataset_key__dataset"))
-    return Series.objects.filter(Exists(here), dataset_key__dataset__in=mytardis().visible_datasets(user))
+    return archived().filter(dataset_key__dataset__in=mytardis().visible_datasets(user))
 
 
 def modalities(user: User) -> list[str]:

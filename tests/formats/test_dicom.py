@@ -12,7 +12,9 @@ from pydicom.data import get_charset_files, get_testdata_file
 from pydicom.dataset import Dataset
 
 from tardis_imagetrove.formats.dicom.fields import UnknownField, field_text, parse_field
-from tardis_imagetrove.formats.dicom.files import UnreadableFile, read_header
+from tardis_imagetrove.formats.dicom.files import UnreadableFile, fields_in, read_header
+
+from ..conftest import phantom
 
 
 @pytest.mark.parametrize("text", ["(0010,0020)", "0010,0020", "00100020", " PatientID ", "(0010, 0020)"])
@@ -66,3 +68,16 @@ def test_a_damaged_file_is_read_or_named_and_nothing_else(tmp_path, data):
         assert "broken.dcm" in str(error)
     else:
         assert header.SOPInstanceUID
+
+
+@pytest.mark.parametrize("most", [300, 3000, 10**6])
+def test_fields_are_read_of_a_files_beginning_or_not_at_all(tmp_path, most):
+    (path,) = phantom(tmp_path, slices=1, overrides={"PatientName": "L" * 60, "OtherPatientIDs": "1" * 1000})
+    content = path.read_bytes()[:most]
+    found = fields_in(content, ["PatientID", "EchoTime"], whole=most == 10**6)
+    assert found == (None if most == 300 else {"PatientID": "PHANTOM-1", "EchoTime": "9.2"})
+
+
+def test_a_damaged_beginning_is_an_error():
+    with pytest.raises(UnreadableFile, match="damaged"):
+        fields_in(b"no DICOM" * 100, ["PatientID"], whole=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import warnings
@@ -17,7 +18,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ...errors import PermanentError, is_of_system
-from .fields import decoded, is_foreign, parse_field
+from ..base import Fields
+from .fields import decoded, fields_of, is_foreign, parse_field
 
 # pydicom's warnings quote values, which may be a patient's name; logs are read by more people than scans are.
 logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -119,6 +121,35 @@ def _timed() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, former)
+
+
+def fields_in(content: bytes, names: Iterable[str], whole: bool) -> Fields | None:
+    """Fields of a DICOM file by its beginning; ``None`` if some of them may come after it.
+
+    Args:
+        whole: ``content`` is all of the file.
+
+    Raises:
+        UnreadableFile: the beginning is damaged.
+    """
+    wanted = [name for name in names if not is_foreign(name)]
+    tags: list[BaseTag | int] = [parse_field(name) for name in (*wanted, "SpecificCharacterSet")]
+    passed = whole
+
+    def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal passed
+        passed = passed or tag > max(tags) or tag in PIXEL_TAGS
+        return tag > max(tags) or tag in PIXEL_TAGS
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = read_partial(io.BytesIO(content), beyond, specific_tags=tags)
+            return fields_of(header, wanted) if passed else None
+    except Exception as error:  # pydicom raises errors of many kinds for damaged files
+        if not passed:
+            return None
+        raise UnreadableFile(f"damaged ({type(error).__name__}: {error})") from error
 
 
 def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:

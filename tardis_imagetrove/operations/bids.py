@@ -1,0 +1,232 @@
+"""A project's series as a BIDS dataset: what MyTARDIS keeps of them, read for the plan."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+
+from django.db.models import F, QuerySet
+
+from .. import __version__
+from ..archive import first_instance, study_fields
+from ..bids import dataset
+from ..bids.mapping import DEFAULT
+from ..bids.plan import Plan
+from ..bids.scan import FIELDS, Image, Scan, Source
+from ..errors import ImageTroveError, PermanentError
+from ..formats.base import Fields
+from ..formats.dicom.files import fields_in
+from ..imaging.image import shape_and_step
+from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
+from ..mytardis import mytardis
+from ..mytardis.reading import StoredFile, experiment_title, stored_files
+from .scans import archived
+
+_HEADS = (256 * 1024, 32 * 1024 * 1024)
+"""Bytes of an instance in which its fields are looked for; they stand before pixels and frames."""
+_LONGEST_SIDECAR = 16 * 1024 * 1024
+_BATCH = 300
+_NIFTI = "nifti"
+_ENDINGS = (".nii.gz", ".json", ".bval", ".bvec")
+
+Allowed = Callable[[int, Iterable[int]], frozenset[int]]
+"""Of a dataset's files, those that may be had."""
+
+
+def project(text: str) -> tuple[str, QuerySet[Series]]:
+    """The title and the series of a project, by its number or by its group's name.
+
+    Raises:
+        PermanentError: no series is archived of such a project, or the number is that of several.
+    """
+    groups = InstrumentConfiguration.objects.values_list("project_group", flat=True).distinct()
+    found = archived().filter(project__in={text, *(group.format(text) for group in groups)})
+    names = sorted(set(found.order_by().values_list("project", flat=True)))
+    if not names:
+        raise PermanentError(f"no series is archived of a project {text!r}")
+    if len(names) > 1:
+        raise PermanentError(f"{text!r} is several projects: {', '.join(names)}; give the name of one")
+    return names[0], found
+
+
+def experiment(experiment_id: int) -> tuple[str, QuerySet[Series]]:
+    """The title and the series of an experiment.
+
+    Raises:
+        PermanentError: no series is archived in such an experiment.
+    """
+    found = archived().filter(dataset_key__dataset__experiments=experiment_id)
+    title = experiment_title(experiment_id)
+    if not title or not found.exists():
+        raise PermanentError(f"no series is archived in an experiment {experiment_id}")
+    return title, found
+
+
+def plan(series: QuerySet[Series], title: str, allowed: Allowed | None = None) -> Plan:
+    """The dataset of some series; what cannot be used, or may not be had, is left out with the reason.
+
+    Args:
+        allowed: of a dataset's files those that the visitor may download; without it all.
+    """
+    return dataset.plan(list(gather(series, allowed)), title, __version__)
+
+
+def gather(series: QuerySet[Series], allowed: Allowed | None = None) -> Iterator[Scan]:
+    """The series as the plan takes them."""
+    rows = series.select_related("configuration", "dataset_key").order_by("pk").iterator(chunk_size=_BATCH)
+    while batch := list(islice(rows, _BATCH)):
+        yield from _batch(batch, allowed)
+
+
+def _batch(batch: list[Series], allowed: Allowed | None) -> Iterator[Scan]:
+    archives = {
+        archive.series_id: archive
+        for archive in Archive.objects.filter(
+            series__in=batch, datafile__dataset=F("series__dataset_key__dataset")
+        ).order_by("version")
+    }
+    runs = {
+        run.archive_id: run
+        for run in FilterRun.objects.filter(
+            filter=_NIFTI, archive__in=[archive.pk for archive in archives.values()]
+        )
+    }
+    outputs: dict[int, list[int]] = {}
+    made = FilterOutput.objects.filter(run__in=[run.pk for run in runs.values()])
+    for run_id, datafile_id in made.values_list("run_id", "datafile_id"):
+        outputs.setdefault(run_id, []).append(datafile_id)
+    ids = [archive.datafile_id for archive in archives.values()] + [
+        i for some in outputs.values() for i in some
+    ]
+    files = stored_files(ids)
+    permitted = _permitted(batch, archives, runs, outputs, allowed)
+    for series in batch:
+        archive = archives.get(series.pk)
+        run = runs.get(archive.pk) if archive else None
+        ids = outputs.get(run.pk, []) if run else []
+        yield _scan(series, archive, run, [files[i] for i in ids if i in files], files, permitted)
+
+
+def _permitted(
+    batch: list[Series],
+    archives: dict[int, Archive],
+    runs: dict[int, FilterRun],
+    outputs: dict[int, list[int]],
+    allowed: Allowed | None,
+) -> frozenset[int] | None:
+    """Files that the visitor may download; ``None`` for all."""
+    if allowed is None:
+        return None
+    by_dataset: dict[int, list[int]] = {}
+    for series in batch:
+        if (archive := archives.get(series.pk)) and series.dataset_key:
+            run = runs.get(archive.pk)
+            ids = by_dataset.setdefault(series.dataset_key.dataset_id, [])
+            ids += [archive.datafile_id, *(outputs.get(run.pk, []) if run else [])]
+    return frozenset().union(*(allowed(dataset_id, ids) for dataset_id, ids in by_dataset.items()))
+
+
+def _scan(
+    series: Series,
+    archive: Archive | None,
+    run: FilterRun | None,
+    files: list[StoredFile],
+    stored: dict[int, StoredFile],
+    permitted: frozenset[int] | None,
+) -> Scan:
+    title = series.directory or series.description or series.public_uid
+
+    def unusable(problem: str) -> Scan:
+        return Scan(series.pk, title, series.public_uid, problem=problem)
+
+    if archive is None or archive.datafile_id not in stored:
+        return unusable("its archive is not in MyTARDIS any more")
+    if permitted is not None and not {archive.datafile_id, *(file.id for file in files)} <= permitted:
+        return unusable("you may see it, but not download it")
+    if run is None:
+        return unusable("it was not converted to NIfTI")
+    if run.state in FilterRun.UNFINISHED:
+        return unusable("its conversion to NIfTI has not finished")
+    if not any(file.filename.endswith(".nii.gz") for file in files):
+        return unusable(f"there is no NIfTI image of it: {run.reason or run.get_state_display()}")
+    if unverified := [file.filename for file in files if not file.verified]:
+        return unusable(f"{unverified[0]} is not verified by MyTARDIS")
+    mapping = DEFAULT
+    try:
+        names = tuple(sorted({*FIELDS, *mapping.fields()}))
+        fields = dict(_fields(archive.datafile_id, archive.sha512, names))
+        images = tuple(_images(series.directory, files))
+    except ImageTroveError as error:
+        return unusable(str(error))
+    return Scan(series.pk, title, series.public_uid, fields, images, mapping, notes=tuple(run.warnings))
+
+
+def _images(directory: str, files: list[StoredFile]) -> Iterator[Image]:
+    by_stem: dict[str, dict[str, StoredFile]] = {}
+    for file in files:
+        ending = next((one for one in _ENDINGS if file.filename.endswith(one)), "")
+        by_stem.setdefault(file.filename.removesuffix(ending), {})[ending] = file
+    for stem, parts in sorted(by_stem.items()):
+        if (nifti := parts.get(".nii.gz")) is None:
+            continue
+        label = stem.removeprefix(directory).strip("_")
+        sidecar = parts.get(".json")
+        bval, bvec = parts.get(".bval"), parts.get(".bvec")
+        shape, step = _shape(nifti.id, nifti.sha512, nifti.filename)
+        yield Image(
+            _source(nifti),
+            label,
+            _sidecar(sidecar.id, sidecar.sha512, sidecar.filename) if sidecar else {},
+            _source(bval) if bval else None,
+            _source(bvec) if bvec else None,
+            shape,
+            step,
+        )
+
+
+def _source(file: StoredFile) -> Source:
+    return Source(file.id, file.filename, file.size, file.sha512)
+
+
+# A file of one checksum never changes what it says.
+
+
+@lru_cache(maxsize=4096)
+def _fields(datafile_id: int, sha512: str, names: tuple[str, ...]) -> Fields:
+    """DICOM fields of an archive's first instance, or what was read of another format's study."""
+    with mytardis().opened(datafile_id) as file:
+        try:
+            for most in _HEADS:
+                if not (content := first_instance(file, most)):
+                    return study_fields(file)
+                if (fields := fields_in(content, names, len(content) < most)) is not None:
+                    return fields
+        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+            raise PermanentError(f"its archive cannot be read: {error}") from error
+    raise PermanentError("the fields of its first instance stand too far behind in the file")
+
+
+@lru_cache(maxsize=4096)
+def _sidecar(datafile_id: int, sha512: str, filename: str) -> dict[str, object]:
+    with mytardis().opened(datafile_id) as file:
+        content = file.read(_LONGEST_SIDECAR)
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise PermanentError(f"{filename} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise PermanentError(f"{filename} is not a sidecar")
+    return found
+
+
+@lru_cache(maxsize=16384)
+def _shape(datafile_id: int, sha512: str, filename: str) -> tuple[tuple[int, ...], float]:
+    with mytardis().opened(datafile_id) as file:
+        try:
+            return shape_and_step(file)
+        except ValueError as error:
+            raise PermanentError(f"{filename}: {error}") from error
