@@ -130,7 +130,7 @@ def value_of(dataset: Dataset, creator: str, group: int, element: int) -> object
 def _safe_value(element: DataElement, vr: str, words: tuple[str, ...]) -> object | None:
     if vr == _CSA:
         return clean_csa(element.value) if isinstance(element.value, bytes) else None
-    return typed_value(element, vr, words)
+    return typed_value(element.value, vr, words)
 
 
 def clean_csa(header: bytes) -> bytes | None:

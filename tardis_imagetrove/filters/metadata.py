@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from django.utils.timezone import get_current_timezone
 from pydicom.datadict import dictionary_description, dictionary_has_tag
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from ..errors import PermanentError
 from ..formats.base import DICOM
-from ..formats.dicom.fields import field_text, is_foreign, parse_field
-from ..formats.dicom.files import UnreadableFile, read_header
+from ..formats.dicom.attributes import Attributes, is_sequence, number_of, read, tag_of
+from ..formats.dicom.fields import is_foreign, parse_field
+from ..formats.dicom.files import UnreadableFile, named_errors
 from ..formats.dicom.vendor import B_VALUES, private_b_value, siemens_csa
 from ..parameters import Level, Parameter, Parameters
 from .base import OTHER_FORMATS, DicomSeries, Filter, FilterResult, Takes
@@ -101,7 +101,17 @@ _B_VALUES = tuple(
     for number in (block, block << 8 | element)
 )
 
-_OF_EACH_INSTANCE = (*NUMBERS, *WORDS, *_GROUPS, *_NESTED, *_CSA, *_B_VALUES)
+_HOLDERS = frozenset(map(tag_of, (*_GROUPS, *_NESTED)))
+_ACQUIRED = frozenset(map(tag_of, (*NUMBERS, *WORDS, "PixelSpacing")))
+
+#: What is said of the series, beside its acquisition.
+_OF_SERIES = (
+    *("InstitutionName", "InstitutionalDepartmentName", "InstitutionAddress", "Manufacturer"),
+    *("ManufacturerModelName", "PatientName", "PatientID", "StudyDescription", "StudyDate", "StudyTime"),
+    *("TimezoneOffsetFromUTC", "LongitudinalTemporalInformationModified", "SOPInstanceUID"),
+    *("SeriesInstanceUID", "InstanceNumber"),
+)
+_TAGS = _HOLDERS | _ACQUIRED | frozenset(map(parse_field, (*_OF_SERIES, *_CSA, *_B_VALUES)))
 
 
 class MetadataFilter(Filter):
@@ -119,32 +129,30 @@ class MetadataFilter(Filter):
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         if series.format != DICOM:
             return FilterResult(parameters=tuple(of_study(series)))
-        # Of all instances only what may differ among them: a whole header takes milliseconds.
-        headers, paths, troubles = [], [], []
+        instances, troubles = [], []
         for path in series.files:
             try:
-                headers.append(read_header(path, _OF_EACH_INSTANCE))
-                paths.append(path)
+                instances.append(_instance(path))
             except UnreadableFile as error:
                 troubles.append(f"{error}; it is left out")
-        first = None
-        for index in sorted(
-            range(len(headers)), key=lambda i: _number(headers[i].get("InstanceNumber")) or 0
-        ):
-            try:
-                first = headers[index] = read_header(paths[index])
-                break
-            except UnreadableFile as error:
-                troubles.append(f"{error}; only its numbers are looked at")
-        if first is None:
+        if not instances:
             raise PermanentError("; ".join(troubles[:5]) or "the archive holds no instance")
+        first = min(
+            instances, key=lambda one: number_of(one.attributes.text("InstanceNumber") or "0")
+        ).attributes
+        told = _Acquisition(instances)
+        acquired = tuple(told.parameters())
         return FilterResult(
             parameters=(
                 Parameters(Level.EXPERIMENT, tuple(_experiment(first, series))),
-                Parameters(Level.DATASET, tuple(_dataset(first, headers, series)), key="SeriesInstanceUID"),
-                Parameters(Level.DATAFILE, tuple(_file(first, headers, series))),
+                Parameters(
+                    Level.DATASET,
+                    (*_dataset(first, len(instances), series), *acquired),
+                    key="SeriesInstanceUID",
+                ),
+                Parameters(Level.DATAFILE, tuple(_file(first, len(instances), series))),
             ),
-            warnings=tuple(troubles),
+            warnings=(*troubles, *told.troubles),
         )
 
 
@@ -182,8 +190,6 @@ def of_study(series: DicomSeries) -> Iterator[Parameters]:
     left out unless the instrument's configuration asks for them.
     """
     fields, settings = series.fields, series.settings
-    header = Dataset()
-    header.StudyDate, header.StudyTime = fields.get("StudyDate", ""), fields.get("StudyTime", "")
 
     def experiment() -> Iterator[Parameter]:
         yield from _words("InstitutionName", fields.get("InstitutionName", "") or settings.institution_name)
@@ -198,7 +204,7 @@ def of_study(series: DicomSeries) -> Iterator[Parameters]:
         yield from _words("Series", series.name)
         yield from _words("Manufacturer", fields.get("Manufacturer", ""))
         yield from _words("Manufacturer Model Name", fields.get("ManufacturerModelName", ""))
-        if (moment := study_moment(header)) is not None:
+        if (moment := study_moment(lambda name: fields.get(name, ""))) is not None:
             yield Parameter("Study Date", moment, full_name="Study Date")
         yield Parameter("NumberOfFiles", len(series.files), full_name="Number of Files")
         told = {*_STUDY_WORDS, *_IDENTIFYING, "StudyDate", "StudyTime", "SeriesDescription", "Manufacturer"}
@@ -218,44 +224,41 @@ def of_study(series: DicomSeries) -> Iterator[Parameters]:
     yield Parameters(Level.DATASET, tuple(dataset()), key="SeriesInstanceUID")
 
 
-def _experiment(header: Dataset, series: DicomSeries) -> Iterator[Parameter]:
+def _experiment(header: Attributes, series: DicomSeries) -> Iterator[Parameter]:
     settings = series.settings
-    yield from _words("InstitutionName", field_text(header, "InstitutionName") or settings.institution_name)
+    yield from _words("InstitutionName", header.text("InstitutionName") or settings.institution_name)
     yield from _words(
         "InstitutionalDepartmentName",
-        field_text(header, "InstitutionalDepartmentName") or settings.institutional_department_name,
+        header.text("InstitutionalDepartmentName") or settings.institutional_department_name,
     )
-    yield from _words(
-        "InstitutionAddress", field_text(header, "InstitutionAddress") or settings.institution_address
-    )
+    yield from _words("InstitutionAddress", header.text("InstitutionAddress") or settings.institution_address)
     yield from _words("Operator", " ".join(settings.operators))
     yield from _words("Instrument", " ".join(value for _, value in settings.identity))
     yield from _words("Project", settings.project)
 
 
-def _dataset(header: Dataset, headers: list[Dataset], series: DicomSeries) -> Iterator[Parameter]:
-    yield from _words("SeriesInstanceUID", str(header.SeriesInstanceUID))
+def _dataset(header: Attributes, count: int, series: DicomSeries) -> Iterator[Parameter]:
+    yield from _words("SeriesInstanceUID", header.text("SeriesInstanceUID"))
     yield from _words("Series", series.name)
-    yield from _words("Manufacturer", field_text(header, "Manufacturer"))
-    yield from _words("Manufacturer Model Name", field_text(header, "ManufacturerModelName"))
+    yield from _words("Manufacturer", header.text("Manufacturer"))
+    yield from _words("Manufacturer Model Name", header.text("ManufacturerModelName"))
     if series.settings.identifying_metadata:
-        yield from _words("Patient Name", field_text(header, "PatientName"))
-    moment = study_moment(header)
-    if moment is not None and field_text(header, "LongitudinalTemporalInformationModified") == "MODIFIED":
+        yield from _words("Patient Name", header.text("PatientName"))
+    moment = study_moment(header.text)
+    if moment is not None and header.text("LongitudinalTemporalInformationModified") == "MODIFIED":
         # Under a name of its own: nobody who looks for scans of a day shall find these.
         yield Parameter("Shifted Study Date", moment, full_name="Study Date, shifted by de-identification")
     elif moment is not None:
         yield Parameter("Study Date", moment, full_name="Study Date")
-    yield Parameter("NumberOfInstances", len(headers), full_name="Number of Instances")
-    yield from acquisition(headers)
+    yield Parameter("NumberOfInstances", count, full_name="Number of Instances")
 
 
-def _file(header: Dataset, headers: list[Dataset], series: DicomSeries) -> Iterator[Parameter]:
+def _file(header: Attributes, count: int, series: DicomSeries) -> Iterator[Parameter]:
     if series.settings.identifying_metadata:
-        yield from _words("PatientID", field_text(header, "PatientID"))
-    yield from _words("StudyDescription", field_text(header, "StudyDescription"))
-    yield from _words("SeriesInstanceUID", str(header.SeriesInstanceUID))
-    yield Parameter("NumberOfInstances", len(headers), full_name="Number of Instances")
+        yield from _words("PatientID", header.text("PatientID"))
+    yield from _words("StudyDescription", header.text("StudyDescription"))
+    yield from _words("SeriesInstanceUID", header.text("SeriesInstanceUID"))
+    yield Parameter("NumberOfInstances", count, full_name="Number of Instances")
 
 
 def _words(name: str, text: str) -> Iterator[Parameter]:
@@ -271,50 +274,131 @@ def _full_name(name: str) -> str:
     return name
 
 
-def acquisition(headers: list[Dataset]) -> Iterator[Parameter]:
-    """The acquisition's numbers, with units, and words, of all instances of a series."""
-    told = list(_from_attributes(headers))
-    if not any(parameter.name.startswith("DiffusionBValue") for parameter in told):
-        b_values = {value for header in headers if (value := private_b_value(header)) is not None}
-        if any(b_values):  # 0 alone stands in images of every kind
-            told += _range("DiffusionBValue", sorted(b_values), NUMBERS["DiffusionBValue"])
-    yield from told
-    yield from _from_siemens(headers, {parameter.name for parameter in told})
+@dataclass(frozen=True)
+class _Instance:
+    name: str
+    attributes: Attributes
 
 
-def _from_attributes(headers: list[Dataset]) -> Iterator[Parameter]:
-    for keyword, units in NUMBERS.items():
-        values = sorted({value for header in headers for value in _numbers(header, keyword)})
-        yield from _range(keyword, values, units)
-    for index, axis in enumerate(("Rows", "Columns")):
-        values = sorted(
-            {
-                number
-                for header in headers
-                for value in find(header, "PixelSpacing")
-                if len(value) == 2 and (number := _number(value[index])) is not None
-            }
-        )
-        yield from _range(f"PixelSpacing{axis}", values, "mm", f"Pixel Spacing, {axis}")
-    for keyword in WORDS:
-        text = next((text for header in headers if (text := _text(header, keyword))), "")
-        yield from _words(keyword, text)
+def _instance(path: Path) -> _Instance:
+    """The attributes of one file.
+
+    Raises:
+        UnreadableFile: it is no instance, or damaged.
+    """
+    with named_errors(path):
+        found = read(path, _TAGS).attributes
+    if not found.text("SOPInstanceUID") or not found.text("SeriesInstanceUID"):
+        raise UnreadableFile(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
+    return _Instance(path.name, found)
 
 
-def _from_siemens(headers: list[Dataset], told: set[str]) -> Iterator[Parameter]:
-    """What only the CSA header says: of the first instance, or of all where it has a b-value."""
-    sources = [siemens_csa(headers[0])]
-    if "B_value" in sources[0]:
-        sources += map(siemens_csa, headers[1:])
-    for field, (name, units, full_name) in SIEMENS.items():
-        if {name, f"{name}Min"} & told:
-            continue
-        values = {source[field][0] for source in sources if source.get(field)}
-        numbers = {number for value in values if (number := _number(value)) is not None}
-        if len(numbers) == len(values):
-            yield from _range(name, sorted(numbers), units, full_name)
-        else:
-            yield from _words(name, str(sorted(map(str, values))[0]))
+class _Acquisition:
+    """The acquisition's numbers and words of all instances of a series.
+
+    Most instances repeat the bytes of the first: only those that differ are decoded.
+
+    Attributes:
+        troubles: words for values that are no numbers.
+    """
+
+    def __init__(self, instances: Sequence[_Instance]) -> None:
+        self.troubles: list[str] = []
+        self._attributes = [instance.attributes for instance in instances]
+        self._found: dict[int, dict[object, tuple[str, Attributes]]] = {tag: {} for tag in _ACQUIRED}
+        for instance in instances:
+            self._look(instance)
+
+    def _look(self, instance: _Instance) -> None:
+        """Keep an instance's values that are new: those at its top, else those of its groups."""
+        elements = instance.attributes.elements
+        missing = []
+        for tag, known in self._found.items():
+            element = elements.get(tag)
+            if element is None or not element[1]:
+                missing.append(tag)
+            elif element[1] not in known:
+                known[element[1]] = instance.name, instance.attributes
+        if elements.keys() & _HOLDERS:
+            for place in (_NESTED, *((name,) for name in _GROUPS)):
+                left = []
+                leaves = _leaves(instance.attributes, place, nested=place is not _NESTED)
+                for tag in missing:
+                    if tag not in leaves:
+                        left.append(tag)
+                        continue
+                    for raw, item in leaves[tag].items():
+                        self._found[tag].setdefault(raw, (instance.name, item))
+                missing = left
+
+    def parameters(self) -> Iterator[Parameter]:
+        told = list(self._from_attributes())
+        if not any(parameter.name.startswith("DiffusionBValue") for parameter in told):
+            b_values = {value for one in self._attributes if (value := private_b_value(one)) is not None}
+            if any(b_values):  # 0 alone stands in images of every kind
+                told += _range("DiffusionBValue", sorted(b_values), NUMBERS["DiffusionBValue"])
+        yield from told
+        yield from self._from_siemens({parameter.name for parameter in told})
+
+    def _from_attributes(self) -> Iterator[Parameter]:
+        for keyword, units in NUMBERS.items():
+            values = {number for numbers in self._numbers(keyword) for number in numbers}
+            yield from _range(keyword, sorted(values), units)
+        pairs = [numbers for numbers in self._numbers("PixelSpacing") if len(numbers) == 2]
+        for index, axis in enumerate(("Rows", "Columns")):
+            values = {pair[index] for pair in pairs}
+            yield from _range(f"PixelSpacing{axis}", sorted(values), "mm", f"Pixel Spacing, {axis}")
+        for keyword in WORDS:
+            found = self._found[tag_of(keyword)].values()
+            yield from _words(keyword, next((text for _, one in found if (text := one.text(keyword))), ""))
+
+    def _numbers(self, keyword: str) -> Iterator[list[float]]:
+        for name, attributes in self._found[tag_of(keyword)].values():
+            texts = [text for text in attributes.text(keyword).split("\\") if text]
+            numbers = [number for text in texts if (number := _number(text)) is not None]
+            if len(numbers) < max(len(texts), 1):
+                shown = attributes.text(keyword)[:40] or "damaged"
+                self.troubles.append(f"{name}: {keyword} is not a number ({shown}); it is left out")
+            yield numbers
+
+    def _from_siemens(self, told: set[str]) -> Iterator[Parameter]:
+        """What only the CSA header says: of the first instance, or of all where it has a b-value."""
+        sources = [siemens_csa(self._attributes[0])]
+        if "B_value" in sources[0]:
+            sources += map(siemens_csa, self._attributes[1:])
+        for field, (name, units, full_name) in SIEMENS.items():
+            if {name, f"{name}Min"} & told:
+                continue
+            values = {source[field][0] for source in sources if source.get(field)}
+            numbers = {number for value in values if (number := _number(value)) is not None}
+            if len(numbers) == len(values):
+                yield from _range(name, sorted(numbers), units, full_name)
+            else:
+                yield from _words(name, str(sorted(map(str, values))[0]))
+
+
+def _leaves(
+    attributes: Attributes, holders: Iterable[str], nested: bool
+) -> dict[int, dict[object, Attributes]]:
+    """Values by tag and bytes, with an item that has them: of sequences' items, or of the groups in those."""
+    leaves: dict[int, dict[object, Attributes]] = {}
+    seen: set[tuple[int, object]] = set()
+    items = [item for name in holders for item in attributes.items(name)]
+    if nested:
+        groups = []
+        for item in items:
+            for tag, (_, raw) in item.elements.items():
+                key = tag, raw if isinstance(raw, bytes) else id(raw)
+                if key not in seen:
+                    seen.add(key)
+                    value = item.value(tag) if is_sequence(tag) else None
+                    groups += value if isinstance(value, list) else []
+        items = groups
+    for item in items:
+        for tag, (_, raw) in item.elements.items():
+            if tag in _ACQUIRED and raw:
+                leaves.setdefault(tag, {}).setdefault(raw, item)
+    return leaves
 
 
 def _range(keyword: str, values: list[float], units: str, full_name: str = "") -> Iterator[Parameter]:
@@ -326,39 +410,6 @@ def _range(keyword: str, values: list[float], units: str, full_name: str = "") -
         yield Parameter(f"{keyword}Max", values[-1], units, f"{full_name}, largest")
 
 
-def find(header: Dataset, keyword: str) -> Iterator[object]:
-    """Values of an attribute: at the top, else in the functional groups of an enhanced object."""
-    value = header.get(keyword)
-    if value not in (None, ""):
-        yield value
-        return
-    for name in _NESTED:
-        for item in header.get(name) or ():
-            if item.get(keyword) not in (None, ""):
-                yield item.get(keyword)
-                return
-    for name in _GROUPS:
-        found = False
-        for frame in header.get(name) or ():
-            for group in frame:
-                if group.VR != "SQ":
-                    continue
-                for item in group.value:
-                    if item.get(keyword) not in (None, ""):
-                        found = True
-                        yield item.get(keyword)
-        if found:
-            return
-
-
-def _numbers(header: Dataset, keyword: str) -> Iterator[float]:
-    for value in find(header, keyword):
-        for single in value if isinstance(value, MultiValue) else (value,):
-            number = _number(single)
-            if number is not None:
-                yield number
-
-
 def _number(value: object) -> float | None:
     try:
         number = float(str(value))
@@ -367,24 +418,21 @@ def _number(value: object) -> float | None:
     return number if abs(number) < 1e300 else None  # neither infinite nor not a number
 
 
-def _text(header: Dataset, keyword: str) -> str:
-    if keyword in header:
-        return field_text(header, keyword)
-    return next((str(value) for value in find(header, keyword)), "")
+def study_moment(text: Callable[[str], str]) -> datetime | None:
+    """When the study began, by StudyDate and StudyTime (PS3.5 section 6.2); None if they do not say.
 
-
-def study_moment(header: Dataset) -> datetime | None:
-    """When the study began, by StudyDate and StudyTime (PS3.5 section 6.2); None if it does not say.
+    Args:
+        text: a field's text by its keyword.
 
     Without TimezoneOffsetFromUTC (PS3.3 C.12.1.1) the time is the site's.
     """
-    date = re.sub(r"\D", "", field_text(header, "StudyDate"))
-    time = (re.sub(r"\D.*", "", field_text(header, "StudyTime")) + "000000")[:6]
+    date = re.sub(r"\D", "", text("StudyDate"))
+    time = (re.sub(r"\D.*", "", text("StudyTime")) + "000000")[:6]
     try:
         moment = datetime.strptime(date + time, "%Y%m%d%H%M%S")  # noqa: DTZ007 (made aware below)
     except ValueError:
         return None
-    offset = re.match(r"([+-])(\d\d)(\d\d)\Z", field_text(header, "TimezoneOffsetFromUTC"))
+    offset = re.match(r"([+-])(\d\d)(\d\d)\Z", text("TimezoneOffsetFromUTC"))
     if offset:
         minutes = int(offset[2]) * 60 + int(offset[3])
         return moment.replace(tzinfo=timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))

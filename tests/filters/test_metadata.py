@@ -122,3 +122,27 @@ def test_a_person_is_told_only_where_the_instrument_says_so(phantom):
     found, _ = told(files, identifying_metadata=True)
     assert found["Patient Name"] == ("Quetzal^Xiomara", "")
     assert found["PatientID"] == ("QX-998877", "")
+
+
+def test_a_value_that_is_no_number_is_named_and_the_rest_of_its_file_is_read(phantom):
+    files = phantom()
+
+    def spoil(dataset):
+        dataset._dict[pydicom.tag.Tag("EchoTime")] = pydicom.dataelem.RawDataElement(
+            pydicom.tag.Tag("EchoTime"), "DS", 4, b"many", 0, False, True
+        )
+
+    edit(files[3], spoil)
+    found, result = told(files)
+    assert found["EchoTime"] == (9.2, "ms")
+    assert found["NumberOfInstances"] == (7, "")
+    assert result.warnings == (f"{files[3].name}: EchoTime is not a number (many); it is left out",)
+
+
+def test_pixel_spacing_is_that_of_all_instances(phantom):
+    files = phantom()
+    edit(files[4], lambda dataset: setattr(dataset, "PixelSpacing", ["5.5", "8"]))
+    found, _ = told(files)
+    assert found["PixelSpacingColumnsMin"] == (4.25, "mm")
+    assert found["PixelSpacingColumnsMax"] == (8, "mm")
+    assert found["PixelSpacingRows"] == (5.5, "mm")

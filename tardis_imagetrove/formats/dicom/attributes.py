@@ -26,6 +26,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from .fields import without_padding
 from .files import PIXEL_TAGS, UNDEFINED_LENGTH, read_attributes
 
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
@@ -75,6 +76,11 @@ def _vr_of(tag: int) -> str:
         return "UN"
 
 
+def is_sequence(tag: int) -> bool:
+    """Whether a public attribute is a sequence."""
+    return _vr_of(tag) == "SQ"
+
+
 @dataclass(frozen=True)
 class _Encoding:
     """How a data set is written.
@@ -111,7 +117,10 @@ class Attributes:
         Raises:
             ValueError: its bytes are not of its VR.
         """
-        tag = tag_of(keyword)
+        return self.value(tag_of(keyword))
+
+    def value(self, tag: int) -> object:
+        """The value of :meth:`get` by tag."""
         if tag in self._decoded:
             return self._decoded[tag]
         element = self.elements.get(tag)
@@ -119,10 +128,25 @@ class Attributes:
         self._decoded[tag] = value
         return value
 
-    def raw(self, tag: int) -> object:
-        """An element's bytes; items, or None if it is absent."""
-        element = self.elements.get(tag)
-        return None if element is None else element[1]
+    def text(self, keyword: str) -> str:
+        """An attribute's value as text, without padding; empty if it is absent, or its bytes are not of its VR."""
+        try:
+            value = self.get(keyword)
+        except ValueError:
+            return ""
+        values = (
+            value.split("\\") if isinstance(value, str) else value if isinstance(value, tuple) else [value]
+        )
+        return "" if value is None else "\\".join(without_padding(str(one)) for one in values).strip()
+
+    def private(self, creator: str, group: int, number: int) -> object:
+        """The bytes of a private element, by creator and number in the creator's block; None if it is absent."""
+        for tag, (_, value) in self.elements.items():
+            if tag >> 16 == group and tag & 0xFF == number and tag & 0xFFFF > 0xFF:
+                block = self.elements.get(group << 16 | (tag >> 8 & 0xFF))
+                if block is not None and _plain_text(block[1]) == creator:
+                    return value
+        return None
 
     def items(self, keyword: str) -> list[Attributes]:
         """The items of a sequence; none if it is absent."""
@@ -319,8 +343,11 @@ def _walk_file(
 
 
 def _characters(raw: object) -> list[str]:
-    text = raw.decode("latin-1").strip(" \0") if isinstance(raw, bytes) else str(raw or "")
-    return _encodings(text)
+    return _encodings(_plain_text(raw))
+
+
+def _plain_text(raw: object) -> str:
+    return raw.decode("latin-1").strip(" \0") if isinstance(raw, bytes) else str(raw or "").strip()
 
 
 @cache
@@ -434,7 +461,11 @@ def attributes_of(dataset: Dataset) -> Attributes:
         element = dataset.get_item(tag)
         if isinstance(element, RawDataElement):
             little = element.is_little_endian
-            if element.VR == "SQ" or (element.VR is None and _vr_of(tag) == "SQ"):
+            if (
+                element.VR == "SQ"
+                or (not little and tag.is_private)
+                or (element.VR is None and _vr_of(tag) == "SQ")
+            ):
                 element = dataset[tag]
             else:
                 elements[tag] = (element.VR, b"" if element.value is None else element.value)
@@ -443,7 +474,8 @@ def attributes_of(dataset: Dataset) -> Attributes:
         if element.VR == "SQ":
             value = [attributes_of(item) for item in value or ()]
         elif isinstance(value, MultiValue):
-            value = "\\".join(map(str, value))
+            texts = any(isinstance(one, str) for one in value)
+            value = "\\".join(map(str, value)) if texts else tuple(value)
         elements[tag] = (element.VR, value)
     characters = _characters(elements.get(_CHARACTER_SET, (None, b""))[1])
     return Attributes(elements, _Encoding(False, little, characters, {}))

@@ -71,7 +71,11 @@ def fields_of(header: Dataset, names: Iterable[str]) -> Fields:
 
 
 def _one_text(value: object) -> str:
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return without_padding(value.decode("latin-1") if isinstance(value, bytes) else str(value))
+
+
+def without_padding(text: str) -> str:
+    """One value's text as it is shown."""
     text = text.replace("\0", "")  # PostgreSQL cannot store it
     # Empty components at the end of a person's name carry no meaning (PS3.5 section 6.2).
     return text.strip(" \r\n\t").rstrip("^")

@@ -164,16 +164,23 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
         if fields is None
         else [parse_field(name) for name in {*SERIES_FIELDS, *fields} if not is_foreign(name)]
     )
+    with named_errors(path), warnings.catch_warnings(), _timed():
+        warnings.simplefilter("ignore")
+        header, _ = read_attributes(path, tags)
+        for tag in list(header.keys()):  # decodes now, so that damage is found here
+            decoded(header, tag)
+        if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
+            directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+            kind = NoInstance if directory else UnreadableFile
+            raise kind(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
+    return header
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Within the block, what goes wrong with reading ``path`` is an UnreadableFile, or an OSError of the system."""
     try:
-        with warnings.catch_warnings(), _timed():
-            warnings.simplefilter("ignore")
-            header, _ = read_attributes(path, tags)
-            for tag in list(header.keys()):  # decodes now, so that damage is found here
-                decoded(header, tag)
-            if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
-                directory = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-                kind = NoInstance if directory else UnreadableFile
-                raise kind(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
+        yield
     except OSError as error:
         if is_of_system(error):
             raise
@@ -188,4 +195,3 @@ def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
         raise UnreadableFile(f"{path.name}: {error}") from None
     except Exception as error:  # pydicom raises errors of many kinds for damaged files
         raise UnreadableFile(f"{path.name}: damaged ({type(error).__name__}: {error})") from error
-    return header

@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -38,6 +39,12 @@ def creator_of(dataset: Dataset, tag: BaseTag) -> str:
     return str(element.value).strip() if element is not None and element.value else ""
 
 
+class PrivateValues(Protocol):
+    """What gives the bytes of private elements: :class:`.attributes.Attributes`."""
+
+    def private(self, creator: str, group: int, number: int) -> object: ...
+
+
 def private_element(dataset: Dataset, creator: str, group: int, element: int) -> DataElement | None:
     """A private element by creator, group and number in the creator's block, whichever block that is."""
     for tag in dataset.keys():  # noqa: SIM118 (tags, not elements)
@@ -47,13 +54,19 @@ def private_element(dataset: Dataset, creator: str, group: int, element: int) ->
     return None
 
 
-def typed_value(element: DataElement, vr: str, words: tuple[str, ...] = ()) -> object | None:
-    """The element's value as ``vr``, also where the file has it as ``UN``; ``None`` if it is anything else.
+def _private_value(dataset: Dataset | PrivateValues, creator: str, group: int, number: int) -> object:
+    if isinstance(dataset, Dataset):
+        element = private_element(dataset, creator, group, number)
+        return None if element is None else element.value
+    return dataset.private(creator, group, number)
+
+
+def typed_value(value: object, vr: str, words: tuple[str, ...] = ()) -> object | None:
+    """An element's value as ``vr``, also where the file has it as ``UN``; ``None`` if it is anything else.
 
     Args:
         words: the only texts that are accepted; without them text must be decimal numbers.
     """
-    value = element.value
     if vr in _NUMBERS:
         if isinstance(value, bytes):
             size = struct.calcsize(_NUMBERS[vr])
@@ -66,7 +79,10 @@ def typed_value(element: DataElement, vr: str, words: tuple[str, ...] = ()) -> o
         return numbers if len(numbers) > 1 else numbers[0]
     if isinstance(value, bytes):
         value = value.decode("latin-1").strip(" \0").split("\\")
-    texts = [str(part).strip(" \0") for part in (value if isinstance(value, (list, MultiValue)) else [value])]
+    texts = [
+        str(part).strip(" \0")
+        for part in (value if isinstance(value, (list, tuple, MultiValue)) else [value])
+    ]
     if words:
         return texts[0] if len(texts) == 1 and texts[0] in words else None
     if not texts or not all(is_decimal(text) and len(text) <= 16 for text in texts):
@@ -86,11 +102,11 @@ def _is_plain(number: object) -> bool:
     return math.isfinite(number) and (number == 0 or 1e-12 < abs(number) < 1e7)
 
 
-def private_b_value(dataset: Dataset) -> float | None:
+def private_b_value(dataset: Dataset | PrivateValues) -> float | None:
     """The diffusion b-value in s/mm^2 from the private element of Siemens, GE, Philips or United Imaging."""
     for creator, group, number, vr in B_VALUES:
-        element = private_element(dataset, creator, group, number)
-        value = typed_value(element, vr) if element is not None else None
+        found = _private_value(dataset, creator, group, number)
+        value = typed_value(found, vr) if found is not None else None
         if value is not None:
             b_value = float(str(value[0] if isinstance(value, list) else value))
             # GE adds 10^9 where the gradients are those of a table.
@@ -178,13 +194,13 @@ def read_csa(header: bytes) -> Iterator[CsaField]:
         raise ValueError("damaged CSA header") from error
 
 
-def siemens_csa(dataset: Dataset) -> dict[str, list[float | int | str]]:
+def siemens_csa(dataset: Dataset | PrivateValues) -> dict[str, list[float | int | str]]:
     """The fields of a Siemens CSA image header that have values; empty without a readable header."""
-    element = private_element(dataset, *CSA_IMAGE_HEADER)
-    if element is None or not isinstance(element.value, bytes):
+    header = _private_value(dataset, *CSA_IMAGE_HEADER)
+    if not isinstance(header, bytes):
         return {}
     try:
-        found = {field.name: field.values() for field in read_csa(element.value)}
+        found = {field.name: field.values() for field in read_csa(header)}
     except ValueError:
         return {}
     return {name: values for name, values in found.items() if values}
