@@ -109,6 +109,16 @@ class InstrumentConfigurationForm(forms.ModelForm):
         help_text="What the profile keeps all the same; none is the strictest.",
     )
 
+    bids_rules = forms.CharField(
+        label="Rules",
+        required=False,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 8, "cols": 100, "spellcheck": "false"}),
+        help_text="One a line; the first that fits decides. "
+        r"ProtocolName ~ fmri_(?P<task>\w+) => func/bold task-{task} names by a pattern, "
+        "SeriesDescription = QA => leave out: quality assurance leaves out. # begins a comment.",
+    )
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         if "filters" in self.fields:
@@ -186,6 +196,14 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
             {"fields": ("deidentify", "deidentification_options", "keep_originals")},
         ),
         ("Conversion", {"fields": ("quiet_seconds", "filters")}),
+        (
+            "BIDS datasets",
+            {
+                "fields": ("bids_participant", "bids_session", "bids_rules"),
+                "description": "What series are called in a BIDS dataset. Series that no rule fits are named by ReproIn or "
+                "by their sequence.",
+            },
+        ),
     )
 
     class Media:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings as django_settings
@@ -13,6 +14,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from .bids.mapping import BadRule, MappingTable, mapping_table
 from .conf import settings
 from .deidentification import Option, PixelRegions, Profile, Region
 from .deidentification.rules import survives
@@ -129,6 +131,25 @@ class InstrumentConfiguration(models.Model):
         help_text="Keep what was received, in an experiment that the owner alone may see. "
         "Otherwise it is gone once the copies are archived.",
     )
+    bids_participant = models.CharField(
+        "participant",
+        max_length=64,
+        blank=True,
+        help_text="The DICOM field that tells people apart; empty is PatientID.",
+    )
+    bids_session = models.CharField(
+        "session",
+        max_length=64,
+        blank=True,
+        help_text="The DICOM field that tells a person's sessions apart; empty takes the protocol's name (_ses-01) "
+        "or numbers studies.",
+    )
+    bids_rules = models.TextField(
+        "rules",
+        blank=True,
+        help_text="What series are called, one rule a line; the first that fits decides: "
+        "ProtocolName ~ fmri_(?P<task>\\w+) => func/bold task-{task}",
+    )
     modified = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -192,8 +213,18 @@ class InstrumentConfiguration(models.Model):
         except (IndexError, KeyError, ValueError):
             problem("project_group", "Needs one {} where the project's number goes, and no other braces.")
         self._check_deidentification(problem)
+        self._check_bids(problem)
         if problems:
             raise ValidationError(problems)
+
+    @property
+    def bids(self) -> MappingTable:
+        """The mapping table for BIDS datasets.
+
+        Raises:
+            BadRule: a rule that an earlier version of this software accepted.
+        """
+        return mapping_table(self.bids_participant, self.bids_session, self.bids_rules)
 
     def _check_deidentification(self, problem) -> None:  # noqa: ANN001
         options = self.deidentification_options
@@ -230,6 +261,28 @@ class InstrumentConfiguration(models.Model):
                         f"De-identification removes {field}, so that no title can be made of it: choose another"
                         f" field{f', or the option {hint}' if hint else ''}.",
                     )
+
+    def _check_bids(self, problem) -> None:  # noqa: ANN001
+        for name in ("bids_participant", "bids_session"):
+            if field := getattr(self, name):
+                self._check_field(name, field, problem)
+        try:
+            rules = self.bids.rules
+        except BadRule as error:
+            problem("bids_rules", f"{str(error)[0].upper()}{str(error)[1:]}.")
+            return
+        if not self.deidentify:
+            return
+        try:
+            profile = Profile.of(self.deidentification_options)
+        except (ValueError, TypeError):  # told already
+            return
+        named = [("bids_participant", self.bids_participant), ("bids_session", self.bids_session)]
+        named += [("bids_rules", condition.name) for rule in rules for condition in rule.conditions]
+        for name, field in dict.fromkeys(named):
+            with suppress(PermanentError):  # told already, or another format's
+                if field and not survives(parse_field(field), profile):
+                    problem(name, f"De-identification removes {field}: choose another field.")
 
     @staticmethod
     def _check_field(name: str, field: str, problem) -> None:  # noqa: ANN001

@@ -6,6 +6,7 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -274,3 +275,30 @@ def test_the_series_follow_when_runs_are_run_again_and_old_versions_are_refused(
     assert "1 queued." in answer.content.decode()
     assert Series.objects.get(pk=series.pk).state == Series.State.CONVERTING
     assert Event.objects.filter(kind="run-queued", by="root", run=rows).exists()
+
+
+def test_a_bids_rule_that_cannot_be_used_is_named_with_its_line(staff, configuration):
+    address = reverse(CHANGE, args=[configuration.pk])
+    values = {**filled(staff.get(address)), "filters": ["nifti"]}
+    for rules, problem in (
+        ("# mine\nProtocolName ~ x => anat/T9w", "Line 2: BIDS has no anat/T9w"),
+        ("ProtocolNam = x => anat/T1w", "did you mean ProtocolName?"),
+    ):
+        answer = staff.post(address, {**values, "bids_rules": rules})
+        assert problem in "".join(answer.context["adminform"].form.errors["bids_rules"])
+    answer = staff.post(address, {**values, "bids_session": "VisitNumber"})
+    assert "is not a DICOM field" in "".join(answer.context["adminform"].form.errors["bids_session"])
+    rules = "ProtocolName ~ x => anat/T1w acq-x\r\n"
+    assert staff.post(address, {**values, "bids_rules": rules, "bids_session": "StudyID"}).status_code == 302
+    configuration.refresh_from_db()
+    assert str(configuration.bids.rules[0].name({})) == "anat/acq-x_T1w"
+    assert configuration.bids.fields() == {"PatientID", "StudyID", "ProtocolName"}
+
+
+def test_a_bids_field_that_deidentification_removes_is_refused(configuration):
+    configuration.deidentify, configuration.dataset_title = True, ["Modality"]
+    configuration.bids_session = "StudyID"
+    configuration.bids_rules = "ProtocolName ~ x => anat/T1w"
+    with pytest.raises(ValidationError) as caught:
+        configuration.save()
+    assert "removes StudyID" in str(caught.value) and "removes ProtocolName" in str(caught.value)

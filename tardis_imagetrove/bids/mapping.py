@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ..errors import PermanentError
 from ..formats.base import Fields
@@ -108,6 +109,16 @@ class MappingTable:
 
 
 DEFAULT = MappingTable()
+
+
+@lru_cache(maxsize=256)
+def mapping_table(participant: str, session: str, rules: str) -> MappingTable:
+    """The table of an instrument's fields and lines.
+
+    Raises:
+        BadRule: as :func:`parse`.
+    """
+    return MappingTable(participant or DEFAULT.participant, session, parse(rules))
 
 
 def parse(text: str) -> tuple[Rule, ...]:

@@ -155,8 +155,8 @@ def _scan(
         return unusable(f"there is no NIfTI image of it: {run.reason or run.get_state_display()}")
     if unverified := [file.filename for file in files if not file.verified]:
         return unusable(f"{unverified[0]} is not verified by MyTARDIS")
-    mapping = DEFAULT
     try:
+        mapping = series.configuration.bids if series.configuration else DEFAULT
         names = tuple(sorted({*FIELDS, *mapping.fields()}))
         fields = dict(_fields(archive.datafile_id, archive.sha512, names))
         images = tuple(_images(series.directory, files))

@@ -11,9 +11,12 @@ from tardis.tardis_portal import models as portal
 
 from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Series
+from tardis_imagetrove.models import InstrumentConfiguration, Series
 
+from ..bids.test_validator import validate
 from ..conftest import configure, deliver, phantom, series_uid
+from ..filters.test_meaning import weighted
+from ..filters.truth import repeated
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,16 +26,34 @@ def archive(owner, box, spool, scratch, tmp_path):
     """Archive and convert a generated series of project 12345."""
     configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
 
-    def archive(description, filters=("nifti",), **overrides):
+    def archive(description, filters=("nifti",), volumes=None, change=None, study="", number=3, **overrides):
         folder = tmp_path / f"in-{Series.objects.count()}"
         overrides = {"ReferringPhysicianName": "12345", **overrides}
-        paths = phantom(folder, slices=3, series_description=description, overrides=overrides)
+        paths = phantom(
+            folder,
+            slices=3,
+            series_description=description,
+            study_uid=study,
+            series_number=number,
+            overrides=overrides,
+        )
+        if volumes:
+            paths = repeated(paths, volumes, change or over_time)
         deliver(spool, *paths)
         for run in ingest_series(spool, series_uid(paths[0]), filters, scratch):
             run_filter(run, scratch, 60)
         return Series.objects.get(series_uid=series_uid(paths[0]))
 
     return archive
+
+
+def over_time(dataset, repeat):
+    dataset.ScanningSequence, dataset.RepetitionTime = "EP", "2000"
+    dataset.AcquisitionNumber, dataset.AcquisitionTime = repeat + 1, f"1015{2 * repeat:02d}.000000"
+
+
+def echoes(dataset, repeat):
+    dataset.EchoNumbers, dataset.EchoTime = repeat + 1, str(4.92 + 2.46 * repeat)
 
 
 def bids(*arguments):
@@ -45,6 +66,7 @@ def test_a_project_becomes_a_dataset_and_only_changes_are_written(archive, tmp_p
     archive("t1_mprage", PatientID="P-7", PatientAge="034Y")
     archive("anat-scout", filters=())
     archive("localizer")
+    InstrumentConfiguration.objects.update(bids_rules="ProtocolName = t2_tse => anat/T2w acq-tse")
     out = tmp_path / "dataset"
     text = bids("--project", "12345", "--dry-run")
     assert "sub-P7/anat/sub-P7_T1w.nii.gz  0003_t1_mprage (T1w by 't1' in its name)" in text
@@ -60,7 +82,8 @@ def test_a_project_becomes_a_dataset_and_only_changes_are_written(archive, tmp_p
     assert "2024-05-17T10:15:00" in (out / "sub-P7" / "sub-P7_scans.tsv").read_text()
     archive("t2_tse", PatientID="P-9")
     text = bids("--project", "12345", "--out", str(out))
-    assert "written: sub-P9/anat/sub-P9_T2w.nii.gz" in text and "written: sub-P7/anat/sub-P7_T1w" not in text
+    assert "written: sub-P9/anat/sub-P9_acq-tse_T2w.nii.gz" in text
+    assert "written: sub-P7/anat/sub-P7_T1w" not in text
 
 
 def test_what_cannot_be_used_is_named_with_the_reason(archive, tmp_path):
@@ -70,13 +93,9 @@ def test_what_cannot_be_used_is_named_with_the_reason(archive, tmp_path):
     text = bids("--project", "12345", "--dry-run")
     assert "left out: 0003_t1_mprage: 0003_t1_mprage.nii.gz is not verified by MyTARDIS" in text
     assert "sub-P8/anat/sub-P8_T2w" in text
+    experiment = str(series.dataset_key.experiment_key.experiment_id)
     with pytest.raises(CommandError, match="no series has a name"):
-        bids(
-            "--experiment",
-            str(series.dataset_key.experiment_key.experiment_id),
-            "--out",
-            str(tmp_path / "out"),
-        )
+        bids("--experiment", experiment, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -88,3 +107,75 @@ def test_wrong_names_are_refused(archive, tmp_path):
     ):
         with pytest.raises(CommandError, match=problem):
             bids(*arguments)
+
+
+RULES = r"""
+SeriesDescription ~ ^topup_(?P<dir>AP|PA) & ProtocolName ~ _AP => fmap/epi dir-{dir} PhaseEncodingDirection="j-" TotalReadoutTime=0.05
+SeriesDescription ~ ^topup_(?P<dir>AP|PA) => fmap/epi dir-{dir} PhaseEncodingDirection="j" TotalReadoutTime=0.05
+SeriesDescription ~ pcasl => perf/asl ArterialSpinLabelingType="PCASL" PostLabelingDelay=1.8 LabelingDuration=1.8 BackgroundSuppression=true BackgroundSuppressionNumberPulses=2 BackgroundSuppressionPulseTime=[0.2, 0.5] M0Type="Absent" MRAcquisitionType="3D" RepetitionTimePreparation=4.2 aslcontext=["control", "label"]
+"""
+
+
+@pytest.mark.peer
+def test_the_validator_finds_no_error_in_a_project_of_all_kinds(archive, owner, box, tmp_path):
+    """Structural, functional with runs, diffusion, field maps, perfusion; sessions, odd names, de-identified."""
+    InstrumentConfiguration.objects.update(bids_rules=RULES)
+    project = {"project_field": "ReferringPhysicianName", "project_pattern": r"\d{5}", "storage_box": box}
+    hidden = [["ManufacturerModelName", "Hidden"]]
+    configure(owner, name="Hidden", instrument=hidden, deidentify=True, dataset_title=["Modality"], **project)
+
+    def session(study, scans, **overrides):
+        for number, (description, given) in enumerate(scans, 1):
+            archive(description, study=study, number=number, **given, **overrides)
+
+    image = {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"], "EchoTime": "7.38"}
+    epi = {"volumes": 2}
+    session(
+        "1.2.3.1",
+        (
+            ("t1_mprage", {}),
+            ("t1_mprage", {}),
+            ("gre_field_mapping", {"volumes": 2, "change": echoes}),
+            ("gre_field_mapping", image),
+            ("topup_AP", epi),
+            ("topup_PA", epi),
+            ("func_task-rest_run-01", epi),
+            ("func_task-rest_run-01", epi),
+            ("Bold: go/no-go äöü", epi),
+            ("DTI", {"volumes": 2, "change": weighted("TOSHIBA")}),
+            ("pcasl", {"volumes": 2}),
+        ),
+        PatientID="AB-1/x",
+    )
+    session("1.2.3.2", (("anat-T2w", {}),), PatientID="AB-1/x", StudyDate="20240601")
+    session("1.2.3.3", (("t2_flair_李", {}), ("fMRI", epi)), PatientID="AB1x", PatientAge="102Y")
+    session("1.2.3.4", (("t1", {}), ("bold", epi)), PatientID="AB-2", ManufacturerModelName="Hidden")
+    out = tmp_path / "dataset"
+    text = bids("--project", "12345", "--out", str(out))
+    assert validate(out)["errors"] == [], text
+    for words in (
+        "_run-01_T1w",
+        "_run-02_T1w",
+        "_magnitude2",
+        "_phasediff",
+        "_dir-AP_epi",
+        "_task-rest_run-01_bold",
+        "_task-gonogoaou_bold",
+        "_dwi",
+        "_asl",
+        "_ses-02_T2w",
+        "_FLAIR",
+        "left out: 0007_func_task_rest_run_01: cancelled",
+    ):
+        assert words in text, (words, text)
+    people = {row.split("\t")[0] for row in (out / "participants.tsv").read_text().splitlines()[1:]}
+    assert len(people) == 3 and len([one for one in people if one.startswith("sub-AB1xx")]) == 2
+    (pseudonym,) = (one for one in people if not one.startswith("sub-AB1"))
+    assert "AB2" not in text
+    (bold,) = (out / pseudonym).rglob("*_bold.json")
+    assert json.loads(bold.read_text())["DeidentificationMethodCodeSequence"][0]["CodeValue"] == "113100"
+    (phase,) = out.rglob("*_phasediff.json")
+    told = json.loads(phase.read_text())
+    assert (told["EchoTime1"], told["EchoTime2"]) == pytest.approx((0.00492, 0.00738))
+    (reverse,) = out.rglob("*_dir-PA_epi.json")
+    assert len(json.loads(reverse.read_text())["IntendedFor"]) == 4
