@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def queue_series(series_uid: str, spool_folder: str | None = None) -> None:
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(ingest_series, series_uid, spool_folder)
+    _publisher.get()(ingest_series, series_uid, spool_folder)
 
 
 def queue_run(run_id: int) -> None:
@@ -79,7 +79,7 @@ def queue_run(run_id: int) -> None:
     Raises:
         RetriableError: the broker cannot be reached.
     """
-    _queue(run_filter, run_id)
+    _publisher.get()(run_filter, run_id)
 
 
 def queue_runs(run_ids: Iterable[int]) -> None:
@@ -278,10 +278,26 @@ def _broker() -> Iterator:
         yield opened[0]
 
 
-def _queue(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
+def _publish(task, *arguments: str | int | None) -> None:  # noqa: ANN001 (a Celery task)
     named = _named_queue(task)
     try:
         with _broker() as broker:
             task.apply_async(arguments, retry=False, connection=broker, **named)
     except Exception as error:  # each transport has its own
         raise RetriableError(f"the broker cannot be reached: {type(error).__name__}: {error}") from error
+
+
+_publisher: ContextVar[Callable[..., None]] = ContextVar("publisher", default=_publish)
+
+
+@contextmanager
+def published_by(publish: Callable[..., None]) -> Iterator[None]:
+    """What is queued within the block is given to ``publish(task, *arguments)`` in place of the broker.
+
+    ``publish`` raises RetriableError where it cannot take it.
+    """
+    token = _publisher.set(publish)
+    try:
+        yield
+    finally:
+        _publisher.reset(token)

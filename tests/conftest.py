@@ -14,6 +14,7 @@ from django.conf import settings
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tardis_imagetrove.errors import RetriableError
 from tardis_imagetrove.phantom import oblique_mr_series
 from tardis_imagetrove.reasons import Reason, as_json
 from tardis_imagetrove.spool import Spool
@@ -75,6 +76,36 @@ def spool(tmp_path: Path) -> Spool:
     spool = Spool(tmp_path / "spool", reserve_bytes=0)
     spool.prepare()
     return spool
+
+
+class Queued(list):
+    """What was given to the broker: the task's name and its arguments, of each message in order."""
+
+    away = False
+    """Whether the broker cannot be reached."""
+
+    def publish(self, task, *arguments) -> None:
+        if self.away:
+            raise RetriableError("the broker cannot be reached: ConnectionRefusedError")
+        self.append((task.name, *arguments))
+
+    def work(self, most: int = 1000) -> None:
+        """Do what is queued, as a worker would."""
+        from tardis.celery import tardis_app
+
+        for _ in range(min(most, len(self))):
+            name, *arguments = self.pop(0)
+            tardis_app.tasks[name](*arguments)
+
+
+@pytest.fixture
+def queued():
+    """A broker of the test's own, without a worker."""
+    from tardis_imagetrove import tasks
+
+    queued = Queued()
+    with tasks.published_by(queued.publish):
+        yield queued
 
 
 @pytest.fixture

@@ -66,13 +66,11 @@ def test_a_run_is_shown_with_its_record_and_cannot_be_edited(run, staff):
     assert "<select" not in page.partition('id="content"')[2]
 
 
-def test_several_runs_are_run_again_with_one_message_an_archive(run, staff, monkeypatch):
-    taken = []
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: taken.append(arguments))
+def test_several_runs_are_run_again_with_one_message_an_archive(run, staff, queued):
     ids = list(FilterRun.objects.values_list("pk", flat=True))
     address = reverse("admin:tardis_imagetrove_filterrun_changelist")
     staff.post(address, {"action": "run_again", "_selected_action": ids})
-    assert len(taken) == 1
+    assert len(queued) == 1
     assert set(FilterRun.objects.values_list("state", flat=True)) == {FilterRun.State.QUEUED}
 
 
@@ -249,8 +247,7 @@ def test_every_page_of_ours_opens_or_is_refused(rows, staff, django_user_model, 
 
 
 @pytest.mark.parametrize(("verbs", "works"), [(("view",), False), (("view", "change"), True)])
-def test_to_see_a_run_is_not_to_run_it_again(rows, django_user_model, monkeypatch, verbs, works):
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: None)
+def test_to_see_a_run_is_not_to_run_it_again(rows, django_user_model, queued, verbs, works):
     FilterRun.objects.filter(pk=rows.pk).update(state=FilterRun.State.DONE)
     client = person(django_user_model, "operator", permissions=ours(*verbs))
     address = reverse("admin:tardis_imagetrove_filterrun_changelist")
@@ -264,8 +261,7 @@ def test_to_see_a_run_is_not_to_run_it_again(rows, django_user_model, monkeypatc
     assert (held.state == Series.State.QUEUED) is works
 
 
-def test_the_series_follow_when_runs_are_run_again_and_old_versions_are_refused(rows, staff, monkeypatch):
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: None)
+def test_the_series_follow_when_runs_are_run_again_and_old_versions_are_refused(rows, staff, queued):
     FilterRun.objects.update(state=FilterRun.State.DONE)
     series = rows.archive.series
     states.refresh(series.pk)

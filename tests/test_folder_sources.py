@@ -29,7 +29,7 @@ from .conftest import configure, phantom, series_uid
 from .folders.test_importing import VISU
 from .site import REPOSITORY
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("queued")]
 
 S = Series.State
 
@@ -47,13 +47,6 @@ def root(tmp_path, spool, scratch, settings):
         "FOLDER_ROOTS": [str(made)],
     }
     return made
-
-
-@pytest.fixture(autouse=True)
-def queue(monkeypatch):
-    taken = []
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: taken.append((task.name, *arguments)))
-    return taken
 
 
 @pytest.fixture
@@ -212,7 +205,6 @@ def test_with_the_database_away_nothing_is_spooled_and_it_is_taken_up_later(
     watching.look()
     assert spool.series_uids() == []
     monkeypatch.undo()
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: None)
     watching.look_again()
     assert len(spool.series_uids()) == 1
     assert Series.objects.get().assigned == {"instrument": configuration.pk}
@@ -459,7 +451,7 @@ def test_a_folder_of_any_files_is_converted_to_nothing(root, spool, scratch, own
 
 
 def test_an_import_by_hand_says_what_became_of_each_file_and_is_taken_up(
-    root, spool, configuration, queue, ingest
+    root, spool, configuration, queued, ingest
 ):
     files = phantom(root / "in", slices=3)
     (root / "in" / "notes.txt").write_text("hello")
@@ -468,20 +460,20 @@ def test_an_import_by_hand_says_what_became_of_each_file_and_is_taken_up(
     assert f"taken     {files[0].name} -> {uid}" in told
     assert "left out  notes.txt: not a DICOM file" in told
     assert "3 taken, 0 known already, 1 left out." in told and "1 series queued" in told
-    assert queue == [("tardis_imagetrove.ingest_series", uid, str(spool.root))]
+    assert queued == [("tardis_imagetrove.ingest_series", uid, str(spool.root))]
     assert "0 taken, 4 known already, 1 left out." in run("--path", str(root / "in"))
     ingest()
     assert Series.objects.get().state == S.DONE
 
 
-def test_a_dry_run_says_what_would_be_made_and_makes_nothing(root, spool, owner, box, queue):
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(root, spool, owner, box, queued):
     configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
     phantom(root / "in" / "a", slices=3, overrides={"ReferringPhysicianName": "12345", "PatientID": "P1"})
     phantom(root / "in" / "b", slices=2, overrides={"ManufacturerModelName": "Other"})
     told = run("--path", str(root / "in"), "--dry-run")
     assert ": 3 files" in told and "  experiment  P1" in told and "  project     Project 12345" in told
     assert ": 2 files" in told and "would be held: matches no instrument" in told
-    assert (spool.series_uids(), Series.objects.count(), queue) == ([], 0, [])
+    assert (spool.series_uids(), Series.objects.count(), queued) == ([], 0, [])
 
 
 def test_a_person_names_instrument_project_and_titles(root, spool, owner, box, ingest):

@@ -99,19 +99,9 @@ def filters(settings, monkeypatch):
 
 
 @pytest.fixture
-def queued(filters, settings, scratch, monkeypatch):
-    """What is given to the broker, which keeps it; ``queued.work()`` does it as a worker would."""
-
-    class Queue(list):
-        def work(self, most: int = 1000) -> None:
-            for _ in range(min(most, len(self))):
-                task, arguments = self.pop(0)
-                task(*arguments)
-
+def queued(queued, filters, settings, scratch):
     settings.IMAGETROVE = {**settings.IMAGETROVE, "SCRATCH": str(scratch)}
-    taken = Queue()
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: taken.append((task, arguments)))
-    return taken
+    return queued
 
 
 @pytest.fixture
@@ -364,11 +354,8 @@ def test_interrupted_it_goes_on_where_it_stopped(archived, queued, monkeypatch):
 
 
 @database
-def test_with_the_broker_away_the_runs_are_marked_for_later(archived, monkeypatch):
-    def away(*arguments):
-        raise RetriableError("the broker cannot be reached: ConnectionRefusedError")
-
-    monkeypatch.setattr(tasks, "_queue", away)
+def test_with_the_broker_away_the_runs_are_marked_for_later(archived, queued):
+    queued.away = True
     assert "The runs are marked and go on by themselves" in refused("--all", "--force")
     assert set(FilterRun.objects.values_list("state", flat=True)) == {FilterRun.State.QUEUED}
 

@@ -7,21 +7,13 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from tardis_imagetrove import tasks
-from tardis_imagetrove.errors import RetriableError
 from tardis_imagetrove.spool import Spool
 
 from ..conftest import deliver, phantom, series_uid
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-
-@pytest.fixture
-def queued(monkeypatch):
-    """What is given to the broker, which takes it."""
-    taken = []
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: taken.append(arguments))
-    return taken
+INGEST = "tardis_imagetrove.ingest_series"
 
 
 @pytest.fixture
@@ -41,12 +33,12 @@ def run(*arguments, **options) -> str:
 
 def test_a_series_is_queued_by_its_uid(two, queued):
     assert run(two[1]) == f"{two[1]}: queued\n"
-    assert queued == [(two[1], None)]
+    assert queued == [(INGEST, two[1], None)]
 
 
 def test_all_that_waits_is_queued(two, queued):
     run("--all-waiting")
-    assert queued == [(uid, None) for uid in sorted(two)]
+    assert queued == [(INGEST, uid, None) for uid in sorted(two)]
 
 
 def test_of_another_spool_the_worker_is_told(two, queued, tmp_path):
@@ -56,13 +48,13 @@ def test_of_another_spool_the_worker_is_told(two, queued, tmp_path):
     path = phantom(tmp_path / "c", slices=1)[0]
     deliver(other, path)
     run("--all-waiting", spool=other.root)
-    assert queued == [(series_uid(path), str(other.root))]
+    assert queued == [(INGEST, series_uid(path), str(other.root))]
 
 
 def test_a_series_that_is_not_there_is_told_and_the_others_are_queued(two, queued):
     with pytest.raises(CommandError, match=r"not in the spool: 1\.2\.3$"):
         run("1.2.3", two[0])
-    assert queued == [(two[0], None)]
+    assert queued == [(INGEST, two[0], None)]
 
 
 def test_nothing_or_both_is_a_mistake(two, queued):
@@ -72,11 +64,8 @@ def test_nothing_or_both_is_a_mistake(two, queued):
     assert queued == []
 
 
-def test_a_broker_or_a_spool_that_is_away_is_told(two, settings, monkeypatch):
-    def away(*arguments):
-        raise RetriableError("the broker cannot be reached: ConnectionRefusedError")
-
-    monkeypatch.setattr(tasks, "_queue", away)
+def test_a_broker_or_a_spool_that_is_away_is_told(two, settings, queued):
+    queued.away = True
     with pytest.raises(CommandError, match="the broker cannot be reached"):
         run("--all-waiting")
     for folder, said in ((None, "is not set"), ("/nowhere/at/all", "/nowhere/at/all")):

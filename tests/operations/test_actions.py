@@ -12,7 +12,6 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
-from tardis_imagetrove import tasks
 from tardis_imagetrove.ingest.commitment import outcome_of
 from tardis_imagetrove.ingest.series import ingest_series
 from tardis_imagetrove.models import Event, FilterRun, Series
@@ -38,14 +37,6 @@ MATRIX = {
     S.PARTIAL: {"retry", "convert", "discard"},
     S.DISCARDED: set(),
 }
-
-
-@pytest.fixture
-def queue(monkeypatch):
-    """What is given to workers."""
-    taken = []
-    monkeypatch.setattr(tasks, "_queue", lambda task, *arguments: taken.append((task.name, *arguments)))
-    return taken
 
 
 @pytest.fixture
@@ -90,7 +81,7 @@ def test_the_table_has_every_state():
     assert set(MATRIX) == set(S)
 
 
-def test_a_held_series_is_got_rid_of_and_comes_back(held, paths, spool, scratch, queue):
+def test_a_held_series_is_got_rid_of_and_comes_back(held, paths, spool, scratch, queued):
     before = {path.name: path.read_bytes() for path in spool.files(held.series_uid)}
     with pytest.raises(NotPossible, match="say why"):
         ACTIONS["discard"].execute(held, spool, "op", "  ")
@@ -116,7 +107,7 @@ def test_a_held_series_is_got_rid_of_and_comes_back(held, paths, spool, scratch,
 
 
 def test_what_comes_again_after_it_was_discarded_is_a_series_like_any_other(
-    held, paths, spool, scratch, configuration, queue
+    held, paths, spool, scratch, configuration, queued
 ):
     ACTIONS["discard"].execute(held, spool, "op", "wrong rule")
     deliver(spool, paths[0])
@@ -175,14 +166,14 @@ def test_discarding_waits_for_a_worker_and_gives_up_in_words(held, spool):
     assert len(spool.files(held.series_uid)) == 4
 
 
-def test_one_that_cannot_be_done_stops_none_of_the_others(held, spool, queue):
+def test_one_that_cannot_be_done_stops_none_of_the_others(held, spool, queued):
     other = Series.objects.create(series_uid="1.2.3", state=S.DONE)
     outcomes = list(do_all(ACTIONS["ingest"], [other, held], spool, "op"))
     assert [bool(one.problem) for one in outcomes] == [True, False]
-    assert [one[1] for one in queue] == [held.series_uid]
+    assert [one[1] for one in queued] == [held.series_uid]
 
 
-def test_filters_are_run_again(archived, spool, queue):
+def test_filters_are_run_again(archived, spool, queued):
     assert "no filter of it failed" in ACTIONS["retry"].check(
         Series.objects.filter(pk=archived.pk).update(state=S.PARTIAL) and Series.objects.get(), spool
     )
@@ -228,7 +219,7 @@ def assign(series, spool, instrument, project="", why="the console lost its name
 
 
 def test_a_series_is_placed_where_a_person_says_and_late_slices_follow(
-    spool, scratch, tmp_path, other, queue
+    spool, scratch, tmp_path, other, queued
 ):
     files = phantom(tmp_path / "in", slices=5)
     deliver(spool, *files[:4])
@@ -248,12 +239,12 @@ def test_a_series_is_placed_where_a_person_says_and_late_slices_follow(
 
 
 def test_an_assignment_holds_before_more_of_the_series_arrives_and_is_taken_back(
-    paths, spool, scratch, other, queue
+    paths, spool, scratch, other, queued
 ):
     uid = series_uid(paths[0])
     series = Series.objects.create(series_uid=uid)
     assert assign(series, spool, str(other.pk)) == "assigned to Other, of no project"
-    assert queue == []
+    assert queued == []
     assign(series, spool, "rules")
     ingest_series(spool, uid, (), scratch)
     series.refresh_from_db()
@@ -273,17 +264,17 @@ def test_an_assignment_holds_before_more_of_the_series_arrives_and_is_taken_back
     ],
 )
 def test_what_cannot_be_assigned_is_told_and_changes_nothing(
-    held, spool, other, queue, instrument, project, words
+    held, spool, other, queued, instrument, project, words
 ):
     with pytest.raises(NotPossible, match=words):
         assign(held, spool, instrument, project)
     held.refresh_from_db()
-    assert (held.assigned, queue) == ({}, [])
+    assert (held.assigned, queued) == ({}, [])
     with pytest.raises(NotPossible, match="say why"):
         assign(held, spool, "Other", why=" ")
 
 
-def test_nobody_shows_by_hand_what_would_be_de_identified(paths, owner, box, spool, scratch, other, queue):
+def test_nobody_shows_by_hand_what_would_be_de_identified(paths, owner, box, spool, scratch, other, queued):
     hiding = configure(owner, name="Hiding", storage_box=box, deidentify=True, dataset_title=["Modality"])
     twin = configure(owner, name="Twin", storage_box=box)
     uid = series_uid(paths[0])
@@ -302,7 +293,7 @@ def test_nobody_shows_by_hand_what_would_be_de_identified(paths, owner, box, spo
     assert (series.state, series.reason_code) == (S.HELD, "assigned-to-none")
 
 
-def test_an_assignment_by_page_api_and_command_is_one_and_the_same(held, spool, other, operator, queue):
+def test_an_assignment_by_page_api_and_command_is_one_and_the_same(held, spool, other, operator, queued):
     asked = post(operator, "confirm", action="assign", series=held.pk, scope="chosen").content.decode()
     assert "Other</option>" in asked and 'name="project"' in asked
     wrong = post(operator, "act", action="assign", series=held.pk, scope="chosen", why="x", instrument="77")
@@ -371,7 +362,7 @@ def test_an_action_is_asked_for_then_done_and_told(held, spool, operator):
     assert "Restore from the trash" in page
 
 
-def test_what_was_found_is_done_at_once(held, spool, operator, queue):
+def test_what_was_found_is_done_at_once(held, spool, operator, queued):
     for number in range(60):
         Series.objects.create(series_uid=f"1.2.{number}", description=f"scout {number}", state=S.HELD)
     asked = post(operator, "confirm", action="discard", scope="found", filter="state=held&q=scout")
