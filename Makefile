@@ -12,8 +12,8 @@ NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
 .PHONY: score-deidentification bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
-# One more than cores: many tests wait for processes of theirs.
-IN_PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') --dist worksteal
+# More than cores: many tests wait for processes of theirs.
+IN_PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) + 2))') --dist worksteal
 # Who sees what: tried on both flavours of MyTARDIS that the embedded host can be.
 ACCESS := $(addprefix tests/, mytardis test_dataset_page.py test_checks.py operations/test_mine.py operations/test_people.py \
 	devhost/test_host_contract.py devhost/test_host_access.py devhost/test_host_files.py devhost/test_host_pages.py)
@@ -104,5 +104,6 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version.split()[0] + " (choose another by PYTHON=...)")'
 	@echo "Installing into $(VENV) (once, about a minute) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
+	@# What is used is compiled at its first use; compiling all that is installed takes longer than installing it.
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -e '.[demo,test]'
 	@touch $@

@@ -43,8 +43,9 @@ hypothesis_settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items):
-    """Fast tests first: a mistake shows in seconds."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Fast tests first: a mistake shows in seconds. Of the slow ones the longest first, or all wait for one at the end."""
+    slow = {item: item.get_closest_marker("slow") for item in items}
+    items.sort(key=lambda item: (slow[item] is not None, not (slow[item] and slow[item].kwargs.get("first"))))
 
 
 @pytest.fixture(scope="session")

@@ -284,6 +284,7 @@ def test_with_the_broker_away_the_series_waits_and_says_so(site, owner, box, tmp
     site.wait([series_uid(paths[0])])
 
 
+@pytest.mark.slow(first=True)
 def test_nothing_acknowledged_is_lost_when_receiver_and_worker_are_killed(patient_site, owner, box, tmp_path):
     """Ten kills at random moments while consoles go on sending; what was acknowledged is archived."""
     site = patient_site

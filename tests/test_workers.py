@@ -238,6 +238,7 @@ def test_filters_that_misbehave_fail_and_the_worker_goes_on(make_site, tmp_path)
     assert "WorkerLostError" not in site.log.read_text(errors="replace")
 
 
+@pytest.mark.slow(first=True)
 def test_a_filter_that_kills_its_worker_ends_as_failed_and_stops_nobody(make_site, tmp_path):
     site = make_site(
         filters=("tests.misbehaving.WorkerKillingFilter", SLOW), STALL_SECONDS=1, RETRY_SECONDS_MAX=1
