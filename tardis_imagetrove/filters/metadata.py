@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,104 +13,13 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag
 
 from ..errors import PermanentError
 from ..formats.base import DICOM
-from ..formats.dicom.attributes import Attributes, is_sequence, number_of, read, tag_of
+from ..formats.dicom.attributes import Attributes, Instance, is_sequence, number_of, tag_of
 from ..formats.dicom.fields import is_foreign, parse_field
-from ..formats.dicom.files import UnreadableFile, named_errors
-from ..formats.dicom.vendor import B_VALUES, private_b_value, siemens_csa
+from ..formats.dicom.vendor import private_b_value, siemens_csa
 from ..parameters import Level, Parameter, Parameters
 from .base import OTHER_FORMATS, DicomSeries, Filter, FilterResult, Takes
-
-#: Numbers of the acquisition and their units: DICOM keyword → unit (PS3.3 C.7.6, C.8.2.1, C.8.3.1, C.8.9).
-NUMBERS = {
-    "Rows": "",
-    "Columns": "",
-    "NumberOfFrames": "",
-    "SliceThickness": "mm",
-    "SpacingBetweenSlices": "mm",
-    "RepetitionTime": "ms",
-    "EchoTime": "ms",
-    "EffectiveEchoTime": "ms",
-    "InversionTime": "ms",
-    "FlipAngle": "deg",
-    "EchoTrainLength": "",
-    "NumberOfAverages": "",
-    "PixelBandwidth": "Hz/pixel",
-    "MagneticFieldStrength": "T",
-    "ImagingFrequency": "MHz",
-    "TransmitterFrequency": "MHz",
-    "DiffusionBValue": "s/mm^2",
-    "SAR": "W/kg",
-    "KVP": "kV",
-    "XRayTubeCurrent": "mA",
-    "ExposureTime": "ms",
-    "Exposure": "mAs",
-    "CTDIvol": "mGy",
-    "SpiralPitchFactor": "",
-    "GantryDetectorTilt": "deg",
-    "DataCollectionDiameter": "mm",
-    "ReconstructionDiameter": "mm",
-    "ActualFrameDuration": "ms",
-    "RadionuclideTotalDose": "Bq",
-    "RadionuclideHalfLife": "s",
-}
-
-#: Words of the acquisition.
-WORDS = (
-    "Modality",
-    "SeriesDescription",
-    "ProtocolName",
-    "SequenceName",
-    "PulseSequenceName",
-    "ScanningSequence",
-    "MRAcquisitionType",
-    "BodyPartExamined",
-    "PatientPosition",
-    "ReceiveCoilName",
-    "ConvolutionKernel",
-    "Radiopharmaceutical",
-    "Units",
-    "SoftwareVersions",
-)
-
-#: What Siemens's CSA header says: its own field → the parameter's name, unit, and full name. The first have the
-#: standard's names, and are used where the standard's attributes are missing.
-SIEMENS = {
-    "B_value": ("DiffusionBValue", "s/mm^2", ""),
-    "ImaCoilString": ("ReceiveCoilName", "", ""),
-    "NumberOfImagesInMosaic": ("NumberOfImagesInMosaic", "", "Number of Images in Mosaic"),
-    "BandwidthPerPixelPhaseEncode": (
-        "BandwidthPerPixelPhaseEncode",
-        "Hz/pixel",
-        "Bandwidth per Pixel, Phase Encode",
-    ),
-}
-
-#: Where an enhanced multi-frame object keeps what a classic one has at its top (PS3.3 C.7.6.16).
-_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_NESTED = ("RadiopharmaceuticalInformationSequence",)
-
-#: Siemens's CSA image header, with what reserves its block.
-_CSA = ("(0029,0010)", "(0029,1010)", "(0029,0011)", "(0029,1110)")
-
-#: Vendors' b-values, with what reserves their blocks.
-_B_VALUES = tuple(
-    f"({group:04x},{number:04x})"
-    for _, group, element, _ in B_VALUES
-    for block in (0x10, 0x11)
-    for number in (block, block << 8 | element)
-)
-
-_HOLDERS = frozenset(map(tag_of, (*_GROUPS, *_NESTED)))
-_ACQUIRED = frozenset(map(tag_of, (*NUMBERS, *WORDS, "PixelSpacing")))
-
-#: What is said of the series, beside its acquisition.
-_OF_SERIES = (
-    *("InstitutionName", "InstitutionalDepartmentName", "InstitutionAddress", "Manufacturer"),
-    *("ManufacturerModelName", "PatientName", "PatientID", "StudyDescription", "StudyDate", "StudyTime"),
-    *("TimezoneOffsetFromUTC", "LongitudinalTemporalInformationModified", "SOPInstanceUID"),
-    *("SeriesInstanceUID", "InstanceNumber"),
-)
-_TAGS = _HOLDERS | _ACQUIRED | frozenset(map(parse_field, (*_OF_SERIES, *_CSA, *_B_VALUES)))
+from .facts import ACQUIRED, GROUPS, HOLDERS, NESTED, NUMBERS, SIEMENS, WORDS
+from .shared import instances_of
 
 
 class MetadataFilter(Filter):
@@ -129,12 +37,12 @@ class MetadataFilter(Filter):
     def run(self, series: DicomSeries, out: Path) -> FilterResult:
         if series.format != DICOM:
             return FilterResult(parameters=tuple(of_study(series)))
-        instances, troubles = [], []
-        for path in series.files:
-            try:
-                instances.append(_instance(path))
-            except UnreadableFile as error:
-                troubles.append(f"{error}; it is left out")
+        found = instances_of(series)
+        troubles = [f"{one.trouble}; it is left out" for one in found if one.attributes is None]
+        for one in found:
+            if one.attributes is not None and not one.attributes.text("SeriesInstanceUID"):
+                troubles.append(f"{one.path.name}: has no SeriesInstanceUID; it is left out")
+        instances = [one for one in found if one.attributes and one.attributes.text("SeriesInstanceUID")]
         if not instances:
             raise PermanentError("; ".join(troubles[:5]) or "the archive holds no instance")
         first = min(
@@ -274,25 +182,6 @@ def _full_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class _Instance:
-    name: str
-    attributes: Attributes
-
-
-def _instance(path: Path) -> _Instance:
-    """The attributes of one file.
-
-    Raises:
-        UnreadableFile: it is no instance, or damaged.
-    """
-    with named_errors(path):
-        found = read(path, _TAGS).attributes
-    if not found.text("SOPInstanceUID") or not found.text("SeriesInstanceUID"):
-        raise UnreadableFile(f"{path.name}: has no SOPInstanceUID or no SeriesInstanceUID")
-    return _Instance(path.name, found)
-
-
 class _Acquisition:
     """The acquisition's numbers and words of all instances of a series.
 
@@ -302,14 +191,14 @@ class _Acquisition:
         troubles: words for values that are no numbers.
     """
 
-    def __init__(self, instances: Sequence[_Instance]) -> None:
+    def __init__(self, instances: Sequence[Instance]) -> None:
         self.troubles: list[str] = []
         self._attributes = [instance.attributes for instance in instances]
-        self._found: dict[int, dict[object, tuple[str, Attributes]]] = {tag: {} for tag in _ACQUIRED}
+        self._found: dict[int, dict[object, tuple[str, Attributes]]] = {tag: {} for tag in ACQUIRED}
         for instance in instances:
             self._look(instance)
 
-    def _look(self, instance: _Instance) -> None:
+    def _look(self, instance: Instance) -> None:
         """Keep an instance's values that are new: those at its top, else those of its groups."""
         elements = instance.attributes.elements
         missing = []
@@ -318,17 +207,17 @@ class _Acquisition:
             if element is None or not element[1]:
                 missing.append(tag)
             elif element[1] not in known:
-                known[element[1]] = instance.name, instance.attributes
-        if elements.keys() & _HOLDERS:
-            for place in (_NESTED, *((name,) for name in _GROUPS)):
+                known[element[1]] = instance.path.name, instance.attributes
+        if elements.keys() & HOLDERS:
+            for place in (NESTED, *((name,) for name in GROUPS)):
                 left = []
-                leaves = _leaves(instance.attributes, place, nested=place is not _NESTED)
+                leaves = _leaves(instance.attributes, place, grouped=place is not NESTED)
                 for tag in missing:
                     if tag not in leaves:
                         left.append(tag)
                         continue
                     for raw, item in leaves[tag].items():
-                        self._found[tag].setdefault(raw, (instance.name, item))
+                        self._found[tag].setdefault(raw, (instance.path.name, item))
                 missing = left
 
     def parameters(self) -> Iterator[Parameter]:
@@ -378,13 +267,13 @@ class _Acquisition:
 
 
 def _leaves(
-    attributes: Attributes, holders: Iterable[str], nested: bool
+    attributes: Attributes, holders: Iterable[str], grouped: bool
 ) -> dict[int, dict[object, Attributes]]:
     """Values by tag and bytes, with an item that has them: of sequences' items, or of the groups in those."""
     leaves: dict[int, dict[object, Attributes]] = {}
     seen: set[tuple[int, object]] = set()
     items = [item for name in holders for item in attributes.items(name)]
-    if nested:
+    if grouped:
         groups = []
         for item in items:
             for tag, (_, raw) in item.elements.items():
@@ -396,7 +285,7 @@ def _leaves(
         items = groups
     for item in items:
         for tag, (_, raw) in item.elements.items():
-            if tag in _ACQUIRED and raw:
+            if tag in ACQUIRED and raw:
                 leaves.setdefault(tag, {}).setdefault(raw, item)
     return leaves
 

@@ -1,4 +1,4 @@
-"""What several filters of one series need is made once: the survey of its headers, and dcm2niix's volumes.
+"""What several filters of one series need is made once: its attributes, the survey of its headers, and dcm2niix's volumes.
 
 Each filter runs in a process of its own, so what one has made is handed to the next through files in
 :attr:`DicomSeries.shared`. What is there must not be changed: others read it.
@@ -14,16 +14,23 @@ from typing import TypeVar
 
 from ..errors import PermanentError
 from ..formats.base import PARAVISION
-from ..imaging import volume
+from ..formats.dicom.attributes import Instance, read_instances
+from ..imaging import headers, volume
 from ..sandbox.programs import ProgramRun, record, recording
 from .base import DicomSeries
+from .facts import TAGS
 
 Made = TypeVar("Made")
 
 
 def survey_of(series: DicomSeries) -> volume.Survey:
     """:func:`volume.survey` of a series, once."""
-    return _once(series, "survey", lambda: volume.survey(series.files, series.name))
+    return _once(series, "survey", lambda: volume.survey(instances_of(series), series.name))
+
+
+def instances_of(series: DicomSeries) -> list[Instance]:
+    """The attributes of all files of a series that its filters ask for, read once."""
+    return _once(series, "attributes", lambda: read_instances(series.files, TAGS | headers.TAGS))
 
 
 def conversion_of(series: DicomSeries, folder: Path) -> volume.Conversion:

@@ -62,7 +62,7 @@ CLOCKS = ("offset", "reference", "trigger", "acquisition", "content")
 FrameReferenceDateTime; TriggerTime or NominalCardiacTriggerDelayTime; FrameAcquisitionDateTime or AcquisitionDate
 and AcquisitionTime; ContentDate and ContentTime. Seconds, each from a beginning of its own."""
 
-KEYWORDS = (
+OF_FRAMES = (
     *(trait.keyword for trait in TRAITS),
     "ComplexImageComponent",
     "ActualFrameDuration",

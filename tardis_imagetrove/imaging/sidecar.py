@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 import pydicom
 from pydicom.charset import decode_bytes
-from pydicom.multival import MultiValue
 
+from ..formats.dicom.attributes import Attributes, numbers_of, read, tag_of
 from .frames import TRAITS, Frame
 from .gradients import read_table, write_table
 from .headers import Header
@@ -146,18 +146,18 @@ def carried(template: Image, before: Owners | None, after: Owners, target: Path)
 
 def own_sidecar(path: Path) -> dict[str, object]:
     """The fields of a sidecar that is made of an instance's header alone."""
-    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    dataset = read(path, _TAGS).attributes
     fields: dict[str, object] = {"ConversionSoftware": OWN_SOFTWARE}
     for field in ALWAYS_STATED:
-        if (text := _text(dataset.get(TEXTS[field]))) not in ("", []):
+        if text := _text(dataset.get(TEXTS[field])):
             fields[field] = text
     for field, (keyword, scale) in NUMBERS.items():
-        value = dataset.get(keyword)
-        if isinstance(value, (int, float)):
-            fields[field] = round(float(value) * scale, 9) if scale != 1 else _plain(float(value))
+        numbers = numbers_of(dataset.get(keyword))
+        if len(numbers) == 1:
+            fields[field] = round(numbers[0] * scale, 9) if scale != 1 else _plain(numbers[0])
     fields.update(deidentification_in(dataset))
-    if (kinds := dataset.get("ImageType")) is not None:
-        fields["ImageType"] = _text(kinds) if isinstance(kinds, MultiValue) else [_text(kinds)]
+    if kinds := dataset.text("ImageType"):
+        fields["ImageType"] = kinds.split("\\")
     return fields
 
 
@@ -168,23 +168,17 @@ def with_texts(fields: dict[str, object], path: Path) -> dict[str, object]:
     Args:
         path: an instance of the image.
     """
-    dataset = pydicom.dcmread(
-        path,
-        stop_before_pixels=True,
-        specific_tags=[*TEXTS.values(), *DEIDENTIFICATION, "SpecificCharacterSet"],
-    )
+    dataset = read(path, _TAGS).attributes
     told = dict(fields) | deidentification_in(dataset)
     for field, keyword in TEXTS.items():
         if field in fields and isinstance(fields[field], str):
-            text = _text(dataset.get(keyword))
-            text = "\\".join(text) if isinstance(text, list) else text
+            text = dataset.text(keyword)
             if not text.isascii():
                 told[field] = text
-    encodings = pydicom.charset.convert_encodings(dataset.get("SpecificCharacterSet") or "ascii")
     for field, value in told.items():
         if field not in TEXTS and isinstance(value, str) and not value.isascii():
             try:
-                told[field] = decode_bytes(value.encode("latin-1"), encodings, set())
+                told[field] = decode_bytes(value.encode("latin-1"), dataset.characters, set())
             except (UnicodeError, LookupError):
                 continue
     return told
@@ -199,7 +193,21 @@ DEIDENTIFICATION = (
 """What says that an instance is a de-identified copy (PS3.3 C.7.1.1)."""
 
 
-def deidentification_in(dataset: pydicom.Dataset) -> dict[str, object]:
+_TAGS = frozenset(
+    map(
+        tag_of,
+        (
+            *TEXTS.values(),
+            *(keyword for keyword, _ in NUMBERS.values()),
+            *DEIDENTIFICATION,
+            "ImageType",
+            "SpecificCharacterSet",
+        ),
+    )
+)
+
+
+def deidentification_in(dataset: Attributes) -> dict[str, object]:
     """The fields in which a sidecar says how an instance was de-identified; none if it was not.
 
     BIDS has DeidentificationMethod, a list, and DeidentificationMethodCodeSequence, a list of objects. That dates were
@@ -211,11 +219,11 @@ def deidentification_in(dataset: pydicom.Dataset) -> dict[str, object]:
         told["DeidentificationMethod"] = text if isinstance(text, list) else [text]
     codes = [
         {
-            keyword: str(item.get(keyword))
+            keyword: text
             for keyword in ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
-            if item.get(keyword)
+            if (text := item.text(keyword))
         }
-        for item in dataset.get("DeidentificationMethodCodeSequence") or ()
+        for item in dataset.items("DeidentificationMethodCodeSequence")
     ]
     if codes:
         told["DeidentificationMethodCodeSequence"] = codes
@@ -268,9 +276,8 @@ def pet_times(frames: Sequence[Frame]) -> dict[str, list[float]]:
 
 
 def _text(value: object) -> str | list[str]:
-    if isinstance(value, MultiValue):
-        return [str(item) for item in value]
-    return "" if value is None else str(value)
+    texts = [part.strip() for part in str("" if value is None else value).split("\\")]
+    return texts if len(texts) > 1 else texts[0]
 
 
 def _plain(value: float) -> float:

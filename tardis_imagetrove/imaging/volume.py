@@ -12,6 +12,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from ..errors import PermanentError
+from ..formats.dicom.attributes import Instance
 from .assembly import assembled, own_images, with_owners
 from .checking import checked
 from .dcm2niix import (
@@ -119,13 +120,13 @@ class Survey:
     oddities: tuple[str, ...] = ()
 
 
-def survey(files: Sequence[Path], name: str) -> Survey:
-    """Read the headers of a series.
+def survey(instances: Sequence[Instance], name: str) -> Survey:
+    """What the headers of a series say.
 
     Raises:
         PermanentError: not one file could be read.
     """
-    headers, troubles = read_headers(files)
+    headers, troubles = read_headers(instances)
     if not headers:
         raise PermanentError(f"No file of {name} is readable DICOM. " + "; ".join(troubles[:5]))
     with_pixels = tuple(header for header in headers if header.has_pixels)

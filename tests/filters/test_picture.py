@@ -17,8 +17,9 @@ from tardis_imagetrove.filters.picture import (
     views_of,
     window_of,
 )
+from tardis_imagetrove.formats.dicom.attributes import read_instances
 from tardis_imagetrove.imaging import volume
-from tardis_imagetrove.imaging.headers import header_of
+from tardis_imagetrove.imaging.headers import TAGS, header_of
 from tardis_imagetrove.phantom import AXIAL, tilted
 
 from .conftest import ORIENTATIONS
@@ -31,7 +32,7 @@ HEAD = {"slices": 40, "rows": 48, "columns": 44, "pixel_spacing": (4.5, 5.0), "s
 def views(phantom, tmp_path):
     def make(**options):
         files = phantom(**{**HEAD, "centre": (0, 0, 0), **options})
-        conversion = volume.convert(volume.survey(files, "head"), tmp_path / "scratch")
+        conversion = volume.convert(volume.survey(read_instances(files, TAGS), "head"), tmp_path / "scratch")
         return conversion, views_of(conversion.images[0])
 
     return make

@@ -12,7 +12,8 @@ from pydicom.uid import EnhancedPETImageStorage
 from tardis_imagetrove.errors import PermanentError
 from tardis_imagetrove.filters.minc import MincFilter
 from tardis_imagetrove.filters.nifti import NiftiFilter
-from tardis_imagetrove.imaging.headers import read_headers
+from tardis_imagetrove.formats.dicom.attributes import read_instances
+from tardis_imagetrove.imaging.headers import TAGS, read_headers
 from tardis_imagetrove.imaging.stack import stacks_of
 from tardis_imagetrove.imaging.volume import survey
 
@@ -357,7 +358,7 @@ def test_the_two_scouts_of_a_ct_are_images_of_their_own(run):
 
 def test_slices_that_are_in_no_even_stack_make_none(phantom):
     def stacks(files):
-        return stacks_of(read_headers(files)[0])
+        return stacks_of(read_headers(read_instances(files, TAGS))[0])
 
     files = phantom()
     assert [stack.shape for stack in stacks(files)] == [(18, 22, 7, 1)]
@@ -456,7 +457,7 @@ def test_a_scaling_that_is_no_number_is_named(phantom, run):
 def test_positions_that_are_no_numbers_are_no_positions(phantom):
     files = phantom()
     edit(files[0], lambda dataset: dataset.add_new("ImagePositionPatient", "LO", "nan\\1\\2"))
-    headers = survey(files, "nan").headers
+    headers = survey(read_instances(files, TAGS), "nan").headers
     assert [header.planes is None for header in headers] == [True] + [False] * 6
 
 

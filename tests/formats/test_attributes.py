@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tardis_imagetrove.formats.dicom import attributes
-from tardis_imagetrove.formats.dicom.attributes import Attributes, read, tag_of
-from tardis_imagetrove.imaging.headers import _TAGS, header_of
+from tardis_imagetrove.formats.dicom.attributes import Attributes, read, read_instances, tag_of
+from tardis_imagetrove.imaging.headers import TAGS, header_of
 from tardis_imagetrove.imaging.stack import frame_pixels
 
 from ..conftest import phantom
@@ -69,7 +70,7 @@ def written(path: Path, syntax: str, undefined: bool) -> Path:
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_values_and_items_are_read_in_every_byte_order_and_length(tmp_path, syntax, undefined):
     path = written(tmp_path / "a.dcm", syntax, undefined)
-    found = read(path, _TAGS | {tag_of("SeriesDescription")})
+    found = read(path, TAGS | {tag_of("SeriesDescription")})
     assert found.attributes.get("SeriesDescription") == "Голова"
     assert found.attributes.get("Rows") == 2
     assert found.attributes.get("PixelSpacing") == "0.5\\0.25"
@@ -90,12 +91,12 @@ def test_all_that_pydicom_reads_is_read_alike():
     compared = 0
     for path in sorted((Path(pydicom.__file__).parent / "data" / "test_files").glob("*.dcm")):
         try:
-            slow = attributes._read_slowly(path, _TAGS)
+            slow = attributes._read_slowly(path, TAGS)
         except Exception:
             with pytest.raises(Exception):  # noqa: B017, PT011 (of the same many kinds)
-                read(path, _TAGS)
+                read(path, TAGS)
             continue
-        fast = read(path, _TAGS)
+        fast = read(path, TAGS)
         assert plain(fast.attributes) == plain(slow.attributes), path.name
         assert (fast.transfer_syntax, fast.pixel_bytes) == (slow.transfer_syntax, slow.pixel_bytes), path.name
         compared += fast.pixel_offset is not None
@@ -116,4 +117,20 @@ def test_a_sequence_without_an_end_is_left_to_pydicom(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(struct.pack("<HH", 0xFFFE, 0xE0DD))])
     with pytest.raises((EOFError, OSError)):
-        read(path, _TAGS)
+        read(path, TAGS)
+
+
+def test_attributes_are_the_same_after_they_were_handed_to_another_process(tmp_path):
+    path = written(tmp_path / "a.dcm", ExplicitVRLittleEndian, undefined=True)
+    found = read(path, TAGS).attributes
+    handed = pickle.loads(pickle.dumps(found))
+    assert plain(handed) == plain(found)
+
+
+def test_a_file_that_is_no_dicom_is_told_and_the_others_are_read(tmp_path):
+    path = written(tmp_path / "a.dcm", ExplicitVRLittleEndian, undefined=False)
+    other = tmp_path / "b.dcm"
+    other.write_text("scribble")
+    found = read_instances([path, other], TAGS)
+    assert [one.trouble for one in found] == ["", "b.dcm: not a DICOM file"]
+    assert found[0].attributes.get("Rows") == 2 and found[1].attributes is None

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from .fields import without_padding
-from .files import PIXEL_TAGS, UNDEFINED_LENGTH, read_attributes
+from .files import PIXEL_TAGS, UNDEFINED_LENGTH, UnreadableFile, named_errors, read_attributes
 
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 """VRs whose length takes four bytes, after two that are reserved (PS3.5 7.1.2)."""
@@ -107,6 +107,16 @@ class Attributes:
         self.elements = elements
         self._encoding = encoding
         self._decoded: dict[int, object] = {}
+
+    @property
+    def characters(self) -> list[str]:
+        """Python's encodings of its text."""
+        return self._encoding.characters
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Without what has been decoded: most of it is not asked for twice.
+        encoding = self._encoding
+        return _unpickled, (self.elements, encoding.implicit, encoding.little, encoding.characters)
 
     def __contains__(self, keyword: str) -> bool:
         return tag_of(keyword) in self.elements
@@ -189,6 +199,12 @@ class Attributes:
         return found
 
 
+def _unpickled(
+    elements: dict[int, tuple[str | None, object]], implicit: bool, little: bool, characters: list[str]
+) -> Attributes:
+    return Attributes(elements, _Encoding(implicit, little, characters, {}))
+
+
 NOTHING = Attributes({}, _Encoding(False, True, [], {}))
 """A data set without attributes."""
 
@@ -233,6 +249,40 @@ def read(path: Path, tags: Collection[int]) -> Read:
         return _read(path, tags)
     except (_Unusual, struct.error, UnicodeError, LookupError):
         return _read_slowly(path, tags)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A file of a series.
+
+    Attributes:
+        found: what was read of it; ``None`` if it could not be read.
+        trouble: words for that.
+    """
+
+    path: Path
+    found: Read | None
+    trouble: str = ""
+
+    @property
+    def attributes(self) -> Attributes | None:
+        return None if self.found is None else self.found.attributes
+
+
+def read_instances(paths: Iterable[Path], tags: Collection[int]) -> list[Instance]:
+    """Some attributes of each file.
+
+    Raises:
+        OSError: of the system.
+    """
+    read_ones = []
+    for path in paths:
+        try:
+            with named_errors(path):
+                read_ones.append(Instance(path, read(path, tags)))
+        except UnreadableFile as error:
+            read_ones.append(Instance(path, None, str(error)))
+    return read_ones
 
 
 def _read(path: Path, tags: Collection[int]) -> Read:
