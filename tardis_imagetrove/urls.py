@@ -10,6 +10,7 @@ urlpatterns = [
     path("", views.SeriesListView.as_view(), name="index"),
     path("mine/", views.MineView.as_view(), name="mine"),
     path("scans/", views.ScansView.as_view(), name="scans"),
+    path("bids/", views.BidsView.as_view(), name="bids"),
     path("series/<int:pk>/", views.SeriesView.as_view(), name="series"),
     path("explain/", views.ExplainView.as_view(), name="explain"),
     path("confirm/", views.ConfirmView.as_view(), name="confirm"),

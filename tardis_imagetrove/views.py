@@ -20,7 +20,7 @@ from .errors import ImageTroveError, PermanentError
 from .models import InstrumentConfiguration, Series
 from .mytardis import mytardis
 from .mytardis.reading import experiments_of, parameter_sets_for, pictures_other_than
-from .operations import board, scans
+from .operations import bids, board, scans
 from .operations.actions import ACTIONS, Action, NotPossible, do_all
 from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
@@ -101,6 +101,18 @@ class ScansView(LoginRequiredMixin, ListView):
             "modalities": scans.modalities(self.request.user),
             "imagetrove_style": static_url("tardis_imagetrove/dataset.css"),
         }
+
+
+@method_decorator(never_cache, name="dispatch")
+class BidsView(LoginRequiredMixin, TemplateView):
+    """What a BIDS dataset of scans would hold, before it is built."""
+
+    template_name = "tardis_imagetrove/bids.html"
+
+    def get_context_data(self, **kwargs: object) -> dict[str, object]:
+        style = static_url("tardis_imagetrove/dataset.css")
+        found = bids.preview(self.request, self.request.GET)
+        return super().get_context_data(preview=found, imagetrove_style=style, most=bids.MOST, **kwargs)
 
 
 class Acts(ForStaff):

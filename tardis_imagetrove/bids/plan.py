@@ -128,7 +128,7 @@ def name_all(scans: Sequence[Scan]) -> tuple[tuple[Named, ...], tuple[LeftOut, .
         for scan in sorted(by_session[where], key=_order):
             drafts += _draft(scan, where, said.get(scan.id), left)
         named += _linked(_settled(_field_map_echoes(drafts), left))
-    return tuple(named), tuple(left)
+    return tuple(named), tuple(sorted(left, key=lambda one: (one.scan.id, one.image)))
 
 
 def _order(scan: Scan) -> tuple[str, int, int]:
@@ -344,10 +344,11 @@ def _settled(drafts: Sequence[_Draft], left: list[LeftOut]) -> list[Named]:
     for draft in drafts:
         named = draft.named
         if lacking := sidecars.missing(named.sidecar, named.name):
-            reason = f"{named.name}: BIDS requires {', '.join(lacking)} in its sidecar; give them in a rule of the mapping table"
+            kind = f"{named.name.datatype}/{named.name.suffix}"
+            reason = f"BIDS requires {', '.join(lacking)} in the sidecar of {kind}; give them in a rule of the mapping table"
             left.append(LeftOut(named.scan, reason, named.image.label))
         elif named.name.suffix == "asl" and len(named.context) != max(named.image.volumes, 1):
-            reason = f"{named.name}: BIDS requires what each volume is; give aslcontext in a rule of the mapping table"
+            reason = "BIDS requires what each volume of perf/asl is; give aslcontext in a rule of the mapping table"
             left.append(LeftOut(named.scan, reason, named.image.label))
         else:
             whole.append(draft)
@@ -410,7 +411,9 @@ def _unique(named: Sequence[Named], left: list[LeftOut]) -> list[Named]:
     for one in named:
         other = taken.setdefault(one.stem.lower(), one)
         if other is not one:
-            left.append(LeftOut(one.scan, f"{one.name}: {other.scan.title} has this name", one.image.label))
+            left.append(
+                LeftOut(one.scan, f"{other.scan.title} has the same name, {one.name}", one.image.label)
+            )
     return list(taken.values())
 
 

@@ -7,7 +7,8 @@ import hashlib
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -399,6 +400,34 @@ class MyTardis(ABC):
             source = _storage_of(dfo.storage_box).open(dfo.uri, "rb")
         with source:
             yield source
+
+    def opener(self, datafile_ids: Iterable[int]) -> Callable[[int], AbstractContextManager[IO[bytes]]]:
+        """:meth:`opened` for many files, whose places are looked up in one query."""
+        from tardis.tardis_portal.models import DataFileObject
+
+        copies: dict[int, list[tuple[int, str]]] = {}
+        found = DataFileObject.objects.filter(datafile__in=list(datafile_ids), verified=True)
+        for datafile_id, box_id, uri in found.values_list("datafile_id", "storage_box_id", "uri"):
+            copies.setdefault(datafile_id, []).append((box_id, uri))
+        storages: dict[int, tuple] = {}
+
+        @contextlib.contextmanager
+        def opened(datafile_id: int) -> Iterator[IO[bytes]]:
+            places = copies.get(datafile_id, [])
+            if len(places) != 1:  # MyTARDIS says which of several is preferred
+                with self.opened(datafile_id) as source:
+                    yield source
+                return
+            box_id, uri = places[0]
+            if box_id not in storages:
+                storages[box_id] = self._storage(box_id)
+            storage, box = storages[box_id]
+            with self._box_errors(box, uri):
+                source = storage.open(uri, "rb")
+            with source:
+                yield source
+
+        return opened
 
     @staticmethod
     def _copy_of(datafile_id: int):  # noqa: ANN205 (a DataFile and its DataFileObject)

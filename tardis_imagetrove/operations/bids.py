@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar, cast
 
 from django.db.models import F, QuerySet
+from django.http import HttpRequest, QueryDict
 
 from .. import __version__
 from ..archive import first_instance, study_fields
 from ..bids import dataset
 from ..bids.mapping import DEFAULT
-from ..bids.plan import Plan
+from ..bids.plan import LeftOut, Named, Plan
 from ..bids.scan import FIELDS, Image, Scan, Source
 from ..errors import ImageTroveError, PermanentError
 from ..formats.base import Fields
@@ -24,15 +27,18 @@ from ..imaging.image import shape_and_step
 from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
 from ..mytardis import mytardis
 from ..mytardis.reading import StoredFile, experiment_title, stored_files
-from .scans import archived
+from .scans import Search, archived
 
 _HEADS = (256 * 1024, 32 * 1024 * 1024)
 """Bytes of an instance in which its fields are looked for; they stand before pixels and frames."""
 _LONGEST_SIDECAR = 16 * 1024 * 1024
 _BATCH = 300
+MOST = 2000
+"""Series that a page shows the names of."""
 _NIFTI = "nifti"
 _ENDINGS = (".nii.gz", ".json", ".bval", ".bvec")
 
+T = TypeVar("T")
 Allowed = Callable[[int, Iterable[int]], frozenset[int]]
 """Of a dataset's files, those that may be had."""
 
@@ -75,6 +81,69 @@ def plan(series: QuerySet[Series], title: str, allowed: Allowed | None = None) -
     return dataset.plan(list(gather(series, allowed)), title, __version__)
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What a dataset would hold, for the person who asks.
+
+    Attributes:
+        plan: ``None`` if there are too many series for a page.
+        count: of the series that were asked for.
+        command: options of the command that builds it; empty for a selection.
+        named, left_out: of the plan, each with the dataset of its series.
+    """
+
+    title: str
+    plan: Plan | None
+    count: int
+    command: str
+    named: tuple[tuple[Named, int], ...] = ()
+    left_out: tuple[tuple[LeftOut, int], ...] = ()
+
+
+def preview(request: HttpRequest, asked: QueryDict) -> Preview:
+    """The dataset of the series that somebody asks for, among those that they may see and download.
+
+    Args:
+        asked: as the search of scans takes it; ``project`` is the name of a project, ``series`` ids of series.
+    """
+    search = Search.of({name: asked[name] for name in asked})
+    found = search.found(request.user)  # type: ignore[arg-type] # who is signed in
+    project = asked.get("project", "").replace("\0", "")
+    if project:
+        found = found.filter(project=project)
+    if chosen := [int(one) for one in asked.getlist("series") if one.isascii() and one.isdecimal()][:MOST]:
+        found = found.filter(pk__in=[one for one in chosen if one < 2**31])
+    count = found.count()
+    title, command = _title(request, project, search, found, bool(chosen))
+    if count > MOST:
+        return Preview(title, None, count, command)
+
+    def allowed(dataset_id: int, ids: Iterable[int]) -> frozenset[int]:
+        return mytardis().downloadable_datafiles(request, dataset_id, ids)
+
+    made = plan(found, title, allowed)
+    datasets = dict(found.order_by().values_list("pk", "dataset_key__dataset_id"))
+    return Preview(
+        title,
+        made,
+        count,
+        command,
+        tuple((one, datasets.get(one.scan.id, 0)) for one in made.named),
+        tuple((one, datasets.get(one.scan.id, 0)) for one in made.left_out),
+    )
+
+
+def _title(
+    request: HttpRequest, project: str, search: Search, found: QuerySet[Series], chosen: bool
+) -> tuple[str, str]:
+    more = chosen or Search(experiment=search.experiment, order=search.order) != search
+    if project and not more and not search.experiment:
+        return project, f"--project {shlex.quote(project)}"
+    if search.experiment and not more and not project and found.exists():
+        return experiment_title(int(search.experiment)), f"--experiment {search.experiment}"
+    return project or "selected scans", ""
+
+
 def gather(series: QuerySet[Series], allowed: Allowed | None = None) -> Iterator[Scan]:
     """The series as the plan takes them."""
     rows = series.select_related("configuration", "dataset_key").order_by("pk").iterator(chunk_size=_BATCH)
@@ -104,11 +173,12 @@ def _batch(batch: list[Series], allowed: Allowed | None) -> Iterator[Scan]:
     ]
     files = stored_files(ids)
     permitted = _permitted(batch, archives, runs, outputs, allowed)
+    reader = Reader(files)
     for series in batch:
         archive = archives.get(series.pk)
         run = runs.get(archive.pk) if archive else None
         ids = outputs.get(run.pk, []) if run else []
-        yield _scan(series, archive, run, [files[i] for i in ids if i in files], files, permitted)
+        yield _scan(series, archive, run, [files[i] for i in ids if i in files], files, permitted, reader)
 
 
 def _permitted(
@@ -137,6 +207,7 @@ def _scan(
     files: list[StoredFile],
     stored: dict[int, StoredFile],
     permitted: frozenset[int] | None,
+    reader: Reader,
 ) -> Scan:
     title = series.directory or series.description or series.public_uid
 
@@ -158,14 +229,14 @@ def _scan(
     try:
         mapping = series.configuration.bids if series.configuration else DEFAULT
         names = tuple(sorted({*FIELDS, *mapping.fields()}))
-        fields = dict(_fields(archive.datafile_id, archive.sha512, names))
-        images = tuple(_images(series.directory, files))
+        fields = reader.fields(archive.datafile_id, archive.sha512, names)
+        images = tuple(_images(series.directory, files, reader))
     except ImageTroveError as error:
         return unusable(str(error))
     return Scan(series.pk, title, series.public_uid, fields, images, mapping, notes=tuple(run.warnings))
 
 
-def _images(directory: str, files: list[StoredFile]) -> Iterator[Image]:
+def _images(directory: str, files: list[StoredFile], reader: Reader) -> Iterator[Image]:
     by_stem: dict[str, dict[str, StoredFile]] = {}
     for file in files:
         ending = next((one for one in _ENDINGS if file.filename.endswith(one)), "")
@@ -176,11 +247,11 @@ def _images(directory: str, files: list[StoredFile]) -> Iterator[Image]:
         label = stem.removeprefix(directory).strip("_")
         sidecar = parts.get(".json")
         bval, bvec = parts.get(".bval"), parts.get(".bvec")
-        shape, step = _shape(nifti.id, nifti.sha512, nifti.filename)
+        shape, step = reader.shape(nifti)
         yield Image(
             _source(nifti),
             label,
-            _sidecar(sidecar.id, sidecar.sha512, sidecar.filename) if sidecar else {},
+            reader.sidecar(sidecar) if sidecar else {},
             _source(bval) if bval else None,
             _source(bvec) if bvec else None,
             shape,
@@ -192,41 +263,79 @@ def _source(file: StoredFile) -> Source:
     return Source(file.id, file.filename, file.size, file.sha512)
 
 
-# A file of one checksum never changes what it says.
+class Reader:
+    """Reads what names are made of; a file of one checksum, which never says another thing, once a process."""
+
+    def __init__(self, datafile_ids: Iterable[int]) -> None:
+        self._opened = mytardis().opener(datafile_ids)
+
+    def fields(self, datafile_id: int, sha512: str, names: tuple[str, ...]) -> Fields:
+        """DICOM fields of an archive's first instance, or what was read of another format's study.
+
+        Raises:
+            PermanentError, RetriableError: the archive cannot be read.
+        """
+
+        def read() -> Fields:
+            with self._opened(datafile_id) as file:
+                try:
+                    for most in _HEADS:
+                        if not (content := first_instance(file, most)):
+                            return study_fields(file)
+                        if (fields := fields_in(content, names, len(content) < most)) is not None:
+                            return fields
+                except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+                    raise PermanentError(f"its archive cannot be read: {error}") from error
+            raise PermanentError("the fields of its first instance stand too far behind in the file")
+
+        return _remembered(("fields", datafile_id, sha512, names), read)
+
+    def sidecar(self, file: StoredFile) -> Mapping[str, object]:
+        """The fields of a sidecar.
+
+        Raises:
+            PermanentError, RetriableError: it cannot be read.
+        """
+
+        def read() -> Mapping[str, object]:
+            with self._opened(file.id) as source:
+                content = source.read(_LONGEST_SIDECAR)
+            try:
+                found = json.loads(content)
+            except ValueError as error:
+                raise PermanentError(f"{file.filename} is not JSON: {error}") from error
+            if not isinstance(found, dict):
+                raise PermanentError(f"{file.filename} is not a sidecar")
+            return found
+
+        return _remembered(("sidecar", file.id, file.sha512), read)
+
+    def shape(self, file: StoredFile) -> tuple[tuple[int, ...], float]:
+        """The shape of an image, and the seconds between its volumes.
+
+        Raises:
+            PermanentError, RetriableError: it cannot be read.
+        """
+
+        def read() -> tuple[tuple[int, ...], float]:
+            with self._opened(file.id) as source:
+                try:
+                    return shape_and_step(source)
+                except ValueError as error:
+                    raise PermanentError(f"{file.filename}: {error}") from error
+
+        return _remembered(("shape", file.id, file.sha512), read)
 
 
-@lru_cache(maxsize=4096)
-def _fields(datafile_id: int, sha512: str, names: tuple[str, ...]) -> Fields:
-    """DICOM fields of an archive's first instance, or what was read of another format's study."""
-    with mytardis().opened(datafile_id) as file:
-        try:
-            for most in _HEADS:
-                if not (content := first_instance(file, most)):
-                    return study_fields(file)
-                if (fields := fields_in(content, names, len(content) < most)) is not None:
-                    return fields
-        except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
-            raise PermanentError(f"its archive cannot be read: {error}") from error
-    raise PermanentError("the fields of its first instance stand too far behind in the file")
+_MOST_REMEMBERED = 10_000
+_known: dict[tuple[object, ...], object] = {}
 
 
-@lru_cache(maxsize=4096)
-def _sidecar(datafile_id: int, sha512: str, filename: str) -> dict[str, object]:
-    with mytardis().opened(datafile_id) as file:
-        content = file.read(_LONGEST_SIDECAR)
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise PermanentError(f"{filename} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise PermanentError(f"{filename} is not a sidecar")
+def _remembered(key: tuple[object, ...], read: Callable[[], T]) -> T:
+    if key in _known:
+        return cast(T, _known[key])
+    found = read()
+    if len(_known) >= _MOST_REMEMBERED:
+        _known.clear()
+    _known[key] = found
     return found
-
-
-@lru_cache(maxsize=16384)
-def _shape(datafile_id: int, sha512: str, filename: str) -> tuple[tuple[int, ...], float]:
-    with mytardis().opened(datafile_id) as file:
-        try:
-            return shape_and_step(file)
-        except ValueError as error:
-            raise PermanentError(f"{filename}: {error}") from error

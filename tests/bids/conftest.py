@@ -1,4 +1,4 @@
-"""A project of scans as MyTARDIS would keep them, with images that are as small as they can be."""
+"""A project of scans as MyTARDIS would keep them, with images that are as small as they can be; and archived ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from tardis_imagetrove.bids.scan import Image, Scan, Source
+
+from ..conftest import configure, deliver, phantom, series_uid
+from ..filters.truth import repeated
 
 
 class Project:
@@ -80,3 +83,42 @@ class Project:
 @pytest.fixture
 def project():
     return Project()
+
+
+@pytest.fixture
+def archive(owner, box, spool, scratch, tmp_path):
+    """Archive and convert a generated series of project 12345."""
+    from tardis_imagetrove.conversion.run import run_filter
+    from tardis_imagetrove.ingest.series import ingest_series
+    from tardis_imagetrove.models import Series
+
+    configure(owner, storage_box=box, project_field="ReferringPhysicianName", project_pattern=r"\d{5}")
+
+    def archive(description, filters=("nifti",), volumes=None, change=None, study="", number=3, **overrides):
+        folder = tmp_path / f"in-{Series.objects.count()}"
+        overrides = {"ReferringPhysicianName": "12345", **overrides}
+        paths = phantom(
+            folder,
+            slices=3,
+            series_description=description,
+            study_uid=study,
+            series_number=number,
+            overrides=overrides,
+        )
+        if volumes:
+            paths = repeated(paths, volumes, change or over_time)
+        deliver(spool, *paths)
+        for run in ingest_series(spool, series_uid(paths[0]), filters, scratch):
+            run_filter(run, scratch, 60)
+        return Series.objects.get(series_uid=series_uid(paths[0]))
+
+    return archive
+
+
+def over_time(dataset, repeat):
+    dataset.ScanningSequence, dataset.RepetitionTime = "EP", "2000"
+    dataset.AcquisitionNumber, dataset.AcquisitionTime = repeat + 1, f"1015{2 * repeat:02d}.000000"
+
+
+def echoes(dataset, repeat):
+    dataset.EchoNumbers, dataset.EchoTime = repeat + 1, str(4.92 + 2.46 * repeat)

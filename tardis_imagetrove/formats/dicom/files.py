@@ -134,12 +134,13 @@ def fields_in(content: bytes, names: Iterable[str], whole: bool) -> Fields | Non
     """
     wanted = [name for name in names if not is_foreign(name)]
     tags: list[BaseTag | int] = [parse_field(name) for name in (*wanted, "SpecificCharacterSet")]
-    passed = whole
+    passed, last = whole, int(max(tags))
 
     def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         nonlocal passed
-        passed = passed or tag > max(tags) or tag in PIXEL_TAGS
-        return tag > max(tags) or tag in PIXEL_TAGS
+        beyond_all = int(tag) > last or tag in PIXEL_TAGS
+        passed = passed or beyond_all
+        return beyond_all
 
     try:
         with warnings.catch_warnings():
