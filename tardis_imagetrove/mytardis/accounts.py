@@ -6,13 +6,13 @@ import logging
 import re
 from secrets import token_hex
 
-from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 
 from ..errors import PermanentError
+from .flavours import mytardis
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def create(wanted_name: str, mail: str, given_name: str, family_name: str) -> Us
     Raises:
         PermanentError: the site's settings do not let MyTARDIS make an account; the text names the setting.
     """
-    if problem := missing_setting():
+    if problem := mytardis().missing_setting():
         raise PermanentError(problem)
     for attempt in range(_ATTEMPTS):
         try:
@@ -54,13 +54,6 @@ def create(wanted_name: str, mail: str, given_name: str, family_name: str) -> Us
                 f"settings.DEFAULT_PERMISSIONS names a permission that is not there: {error}"
             ) from error
     raise AssertionError("unreachable")
-
-
-def missing_setting() -> str:
-    """Why MyTARDIS could not make any account as it is set up; empty if it can."""
-    if "objectacl" not in apps.all_models["tardis_portal"] and not hasattr(settings, "DEFAULT_PERMISSIONS"):
-        return "settings.DEFAULT_PERMISSIONS is missing: this MyTARDIS fails whenever a user is made"
-    return ""
 
 
 def free_username(wanted: str) -> str:

@@ -200,6 +200,9 @@ class MyTardis(ABC):
             PermanentError: the project of that name was made by somebody who may not see the experiment.
         """
 
+    def remove_projects_of(self, username: str) -> None:
+        """Remove the projects that a user made, where the flavour has projects."""
+
     @abstractmethod
     def visible_experiments(self, user: User) -> QuerySet:
         """All experiments whose page, and so whose title, MyTARDIS shows the user; for use within another query."""
@@ -242,6 +245,11 @@ class MyTardis(ABC):
     @abstractmethod
     def group_admins(self, group_id: int) -> list[str]:
         """Names of the users who are no staff and may manage the group, as whoever makes one in MyTARDIS may."""
+
+    @staticmethod
+    def missing_setting() -> str:
+        """Why MyTARDIS could not make any account as it is set up; empty if it can."""
+        return ""
 
     @staticmethod
     def site_problems() -> list[tuple[str, str]]:

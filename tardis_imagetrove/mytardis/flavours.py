@@ -14,7 +14,6 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from ..errors import PermanentError
-from . import accounts
 from .base import MyTardis
 
 
@@ -140,6 +139,12 @@ class TypedAclMyTardis(MyTardis):
         )
 
     @staticmethod
+    def missing_setting() -> str:
+        if hasattr(django_settings, "DEFAULT_PERMISSIONS"):
+            return ""
+        return "settings.DEFAULT_PERMISSIONS is missing: this MyTARDIS fails whenever a user is made"
+
+    @staticmethod
     def site_problems() -> list[tuple[str, str]]:
         found = []
         try:
@@ -152,7 +157,7 @@ class TypedAclMyTardis(MyTardis):
                     'INSTALLED_APPS += ("tardis.apps.sftp",), then migrate.',
                 )
             )
-        if problem := accounts.missing_setting():
+        if problem := TypedAclMyTardis.missing_setting():
             found.append((f"{problem}.", "DEFAULT_PERMISSIONS = [] is enough."))
         return found
 
@@ -172,6 +177,17 @@ class TypedAclMyTardis(MyTardis):
     @property
     def _per_object(self) -> bool:
         return not getattr(django_settings, "ONLY_EXPERIMENT_ACLS", True)
+
+    @property
+    def _has_projects(self) -> bool:
+        return apps.is_installed("tardis.apps.projects")
+
+    def remove_projects_of(self, username: str) -> None:
+        if not self._has_projects:
+            return
+        from tardis.apps.projects.models import Project
+
+        Project.objects.filter(created_by__username=username).delete()
 
     def grant_experiment(self, experiment_id: int, owner_id: int, group_id: int | None) -> None:
         from tardis.tardis_portal.models import ExperimentACL
@@ -256,7 +272,7 @@ class TypedAclMyTardis(MyTardis):
         return has_sensitive_access(request, dataset_id, "dataset")
 
     def join_project(self, experiment_id: int, owner_id: int, group_id: int, ours: QuerySet) -> None:
-        if not apps.is_installed("tardis.apps.projects"):
+        if not self._has_projects:
             return
         from tardis.apps.projects.models import Project, ProjectACL
         from tardis.tardis_portal.models import ExperimentACL

@@ -6,10 +6,10 @@ import contextlib
 import posixpath
 from dataclasses import dataclass
 
-from django.apps import apps
 from django.contrib.auth.models import Group, User
 
 from . import accounts
+from .flavours import mytardis
 
 PREFIX = "imagetrove-selftest"
 
@@ -88,10 +88,7 @@ def remove(names: Names) -> list[str]:
     left = _remove_files(datasets)
     Dataset.objects.filter(pk__in=list(datasets.values_list("pk", flat=True))).delete()
     experiments.delete()
-    if apps.is_installed("tardis.apps.projects"):
-        from tardis.apps.projects.models import Project
-
-        Project.objects.filter(created_by__username=names.owner).delete()
+    mytardis().remove_projects_of(names.owner)
     Schema.objects.filter(namespace__startswith=names.namespace).delete()
     Group.objects.filter(name=names.group).delete()
     User.objects.filter(username__in=(names.owner, names.member, names.stranger)).delete()

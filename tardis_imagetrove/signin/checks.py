@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.checks import CheckMessage, Tags, Warning, register
 
-from ..mytardis import accounts
+from ..mytardis import mytardis
 from . import providers
 from .addresses import ROOT_URLS
 from .session import BACKEND, FORMER_BACKENDS
@@ -91,6 +91,6 @@ def _accounts() -> list[CheckMessage]:
                 id="imagetrove.W108",
             )
         )
-    if problem := accounts.missing_setting():
+    if problem := mytardis().missing_setting():
         found.append(Warning(f"{problem}.", hint="DEFAULT_PERMISSIONS = [] is enough.", id="imagetrove.W109"))
     return found

@@ -12,6 +12,7 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tardis_imagetrove.mytardis import mytardis
 from tardis_imagetrove.signin import identity, refusals, session
 from tardis_imagetrove.signin.models import FederatedIdentity, ProjectMember, SpentAssertion
 
@@ -596,9 +597,8 @@ def test_two_profiles_with_one_targeted_id_are_nobodys(post, client, local):
 
 
 def test_an_account_that_mytardis_cannot_make_is_said(post, client, monkeypatch):
-    from tardis_imagetrove.mytardis import accounts
-
-    monkeypatch.setattr(accounts, "missing_setting", lambda: "settings.DEFAULT_PERMISSIONS is missing")
+    problem = "settings.DEFAULT_PERMISSIONS is missing"
+    monkeypatch.setattr(type(mytardis()), "missing_setting", lambda *_: problem)
     assert code_of(post(signer.assertion())) == "ID-ACCOUNT"
     assert user_of(client) is None
 
