@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from django.utils.timezone import get_current_timezone
-from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.datadict import dictionary_description, tag_for_keyword
 
 from ..errors import PermanentError
 from ..formats.base import DICOM
 from ..formats.dicom.attributes import Attributes, Instance, is_sequence, number_of, tag_of
-from ..formats.dicom.fields import is_foreign, parse_field
+from ..formats.dicom.fields import is_foreign
 from ..formats.dicom.vendor import private_b_value, siemens_csa
 from ..parameters import Level, Parameter, Parameters
 from .base import OTHER_FORMATS, DicomSeries, Filter, FilterResult, Takes
@@ -175,11 +174,8 @@ def _words(name: str, text: str) -> Iterator[Parameter]:
 
 
 def _full_name(name: str) -> str:
-    with contextlib.suppress(PermanentError):
-        tag = parse_field(name)
-        if dictionary_has_tag(tag):
-            return dictionary_description(tag)
-    return name
+    tag = tag_for_keyword(name)
+    return name if tag is None else dictionary_description(tag)
 
 
 class _Acquisition:

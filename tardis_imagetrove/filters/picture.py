@@ -24,6 +24,8 @@ from ..imaging.stack import frame_pixels, in_colour
 from .base import DicomSeries, Filter, FilterResult, Makes, Shown, Takes
 from .shared import conversion_of, survey_of
 
+Pillow.preinit()  # once in the worker, not in each of its children
+
 WIDTH = 1200
 """Of a picture at most, in pixels; thumbnails are made smaller by the browser."""
 

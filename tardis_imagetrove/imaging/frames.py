@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 
 import numpy as np
 
@@ -235,8 +235,8 @@ def _time(value: object, day: float) -> float:
     days = 0
     if not math.isnan(day):
         try:
-            days = datetime.strptime(f"{day:08.0f}", "%Y%m%d").toordinal()
-        except ValueError:
+            days = date(int(day) // 10_000, int(day) // 100 % 100, int(day) % 100).toordinal()
+        except (ValueError, OverflowError):
             days = 0
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
 

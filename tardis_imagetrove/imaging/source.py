@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -68,6 +69,10 @@ def rewrite(headers: Iterable[Header], source: Source) -> dict[Path, str]:
     troubles = {}
     for header in headers:
         target = source.place(header)
+        philips = "philips" in header.manufacturer.lower()
+        if philips and header.plain is not None:
+            _replace(target, _without_scale_slopes(header.path.read_bytes(), header.plain.offset))
+            continue
         try:
             dataset = pydicom.dcmread(header.path)
             for tag in [tag for tag in dataset.keys() if tag.group in (0x0000, 0x0002)]:  # noqa: SIM118
@@ -88,18 +93,36 @@ def rewrite(headers: Iterable[Header], source: Source) -> dict[Path, str]:
                 dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
                 if "PlanarConfiguration" in dataset:
                     dataset.PlanarConfiguration = 0
-            if "philips" in header.manufacturer.lower():
+            if philips:
                 dataset.walk(_drop_scale_slope)
             dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            copy = target.with_suffix(".new")
-            pydicom.dcmwrite(copy, dataset, implicit_vr=False, little_endian=True)
-            copy.replace(target)
+            written = BytesIO()
+            pydicom.dcmwrite(written, dataset, implicit_vr=False, little_endian=True)
+            _replace(target, written.getbuffer())
         except Exception as error:  # as many kinds of error as there are decoders
             target.unlink(missing_ok=True)
             troubles[header.path] = (
                 f"{header.path.name} ({UID(header.transfer_syntax).name}) could not be decoded: {in_one_line(error)}"
             )
     return troubles
+
+
+def _replace(target: Path, data: bytes | memoryview) -> None:
+    copy = target.with_suffix(".new")
+    copy.write_bytes(data)
+    copy.replace(target)
+
+
+_SLOPE = re.compile(rb"\x05\x20\x0e\x10(?=FL\x04\x00|\x04\x00\x00\x00)")
+
+
+def _without_scale_slopes(data: bytes, pixels: int) -> bytes:
+    """A little endian file in which Philips's scale slopes are elements that nobody knows.
+
+    Args:
+        pixels: where its pixels begin.
+    """
+    return _SLOPE.sub(b"\x05\x20\xff\x10", data[:pixels]) + data[pixels:]
 
 
 def _write_colours(dataset: pydicom.Dataset) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.ma  # noqa: F401 (which np.nanmedian needs: once in the worker, not in each of its children)
 
 from .frames import CLOCKS, Frame
 
