@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .names import Name, label
+from .names import KINDS, Name, label
 from .scan import Image, Scan
 
 SCOUT = re.compile(
@@ -220,4 +220,9 @@ def _structural(scan: Scan, image: Image, text: str, sequence: list[str]) -> Sug
             return Suggestion(Name("anat", "T1w"), "spin echo with short echo and repetition times")
         if echo < 0.03 and repetition > 2:
             return Suggestion(Name("anat", "PDw"), "spin echo with a short echo and a long repetition time")
+    guessed = image.sidecar.get("BidsGuess")
+    if isinstance(guessed, list) and len(guessed) == 2 and guessed[0] == "anat":
+        suffix = str(guessed[1]).rpartition("_")[2]
+        if ("anat", suffix) in KINDS and not KINDS["anat", suffix].must:
+            return Suggestion(Name("anat", suffix), f"{suffix} by dcm2niix's guess")
     return Suggestion(None, "neither its name nor its sequence says what it is; add a rule")

@@ -181,8 +181,12 @@ def _of_image(scan: Scan, image: Image, where: Place, said: ReproIn | None) -> _
     if name.datatype != "fmap" and guess.is_phase(scan, image) and "part" in _may(name):
         name = name.having(part="phase")
     fields, notes = sidecars.mended({**image.sidecar, **extra}, name, image)
+    if name.datatype == "pet":
+        fields = sidecars.with_pet_times(fields, scan)
     if name.datatype == "func" and "task" in name.entities:
         fields.setdefault("TaskName", name.entities["task"])
+    if name.entities.get("task") == "unnamed":
+        notes.append("its name does not say which task it is")
     _check_shape(name, image)
     named = Named(scan, image, where, name, how, fields, (*scan.notes, *notes), context)
     return _Draft(named, repeats, run)
@@ -357,6 +361,7 @@ def _settled(drafts: Sequence[_Draft], left: list[LeftOut]) -> list[Named]:
     for draft in whole:
         alike[str(draft.named.name).lower()].append(draft)
     dropped: dict[int, LeftOut] = {}
+    shorter: dict[int, str] = {}
     runs: dict[int, str] = {}
     for group in alike.values():
         if len(group) == 1:
@@ -368,6 +373,11 @@ def _settled(drafts: Sequence[_Draft], left: list[LeftOut]) -> list[Named]:
                     continue
                 reason = f"cancelled: scanned again under the same name as {last.title}"
                 dropped[id(draft)] = LeftOut(draft.named.scan, reason, draft.named.image.label)
+                if draft.named.image.volumes > group[-1].named.image.volumes:
+                    shorter[id(group[-1])] = (
+                        f"{draft.named.scan.title}, scanned before under the same name and left out, has"
+                        f" {draft.named.image.volumes} volumes; this has {group[-1].named.image.volumes}"
+                    )
             group = [draft for draft in group if id(draft) not in dropped]
         if len(group) > 1:
             for number, draft in enumerate(group, 1):
@@ -380,7 +390,8 @@ def _settled(drafts: Sequence[_Draft], left: list[LeftOut]) -> list[Named]:
         name = draft.named.name
         if id(draft) in runs:
             name = name.having(run=runs[id(draft)])
-        settled.append(replace(draft.named, name=name))
+        notes = (*draft.named.notes, *([shorter[id(draft)]] if id(draft) in shorter else []))
+        settled.append(replace(draft.named, name=name, notes=notes))
     return _unique(settled, left)
 
 

@@ -9,7 +9,9 @@ from ..formats.base import Fields
 from .mapping import DEFAULT, MappingTable
 
 #: DICOM fields that names, participants and sessions are made of, beside those that a mapping table names.
+INJECTED_AT = "RadiopharmaceuticalInformationSequence.RadiopharmaceuticalStartTime"
 FIELDS = (
+    INJECTED_AT,
     "PatientID",
     "PatientBirthDate",
     "PatientSex",

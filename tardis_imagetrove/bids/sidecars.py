@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 
 from .names import Name
-from .scan import Image
+from .scan import INJECTED_AT, Image, Scan
 
 REQUIRED: dict[tuple[str, str], tuple[str, ...]] = {
     ("func", "bold"): ("RepetitionTime",),
@@ -52,6 +53,8 @@ REQUIRED: dict[tuple[str, str], tuple[str, ...]] = {
         "ImageDecayCorrectionTime",
         "ReconMethodName",
         "ReconMethodParameterLabels",
+        "ReconMethodParameterUnits",
+        "ReconMethodParameterValues",
         "ReconFilterType",
         "AttenuationCorrection",
     ),
@@ -91,8 +94,8 @@ _TEXTS = (
     "TracerName",
     "TracerRadionuclide",
 )
-#: What only the headers' own words are, and BIDS has other meanings for.
-_OTHER_MEANING = {"Units": frozenset({"Hz", "rad/s", "T", "arbitrary", "rad", "BQML", "Bq/mL", "kBq/mL"})}
+_DROPPED = frozenset({"BidsGuess"})
+"""What dcm2niix thinks of an image, which has its name by now."""
 
 
 def mended(fields: Mapping[str, object], name: Name, image: Image) -> tuple[dict[str, object], list[str]]:
@@ -101,6 +104,8 @@ def mended(fields: Mapping[str, object], name: Name, image: Image) -> tuple[dict
     changed: list[str] = []
     for key, value in fields.items():
         clean = _finite(value)
+        if key in _DROPPED:
+            continue
         if not _accepted(key, clean):
             changed.append(f"{key} is left out: {value!r} is not what BIDS allows")
         else:
@@ -152,9 +157,33 @@ def _accepted(key: str, value: object) -> bool:
         return isinstance(value, (int, float, list)) and not isinstance(value, bool)
     if key in _TEXTS:
         return isinstance(value, str)
-    if key in _OTHER_MEANING:
-        return value in _OTHER_MEANING[key]
     return True
+
+
+def with_pet_times(fields: Mapping[str, object], scan: Scan) -> dict[str, object]:
+    """The fields of a PET scan with the times that its headers imply, and ``n/a`` for what no header holds.
+
+    dcm2niix counts times from SeriesTime; so does BIDS from TimeZero.
+    """
+    told = dict(fields)
+    zero = str(told.get("SeriesTime", "")).partition(".")[0]
+    begun, injected = _seconds(zero), _seconds(scan.get(INJECTED_AT))
+    if begun is not None:
+        told.setdefault("TimeZero", zero)
+        if injected is not None and abs(injected - begun) < 12 * 3600:  # not over midnight
+            told.setdefault("InjectionStart", round(injected - begun, 3))
+    for name in ("InjectedMass", "SpecificRadioactivity"):
+        if name not in told:
+            told[name] = told[f"{name}Units"] = "n/a"
+    labels = told.get("ReconMethodParameterLabels")
+    if isinstance(labels, list) and set(labels) <= {"subsets", "iterations"}:
+        told.setdefault("ReconMethodParameterUnits", ["none"] * len(labels))
+    return told
+
+
+def _seconds(time: str) -> float | None:
+    found = re.fullmatch(r"(\d\d):?(\d\d):?(\d\d(?:\.\d+)?)", time)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def missing(fields: Mapping[str, object], name: Name) -> list[str]:

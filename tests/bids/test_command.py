@@ -7,6 +7,8 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from pydicom import Dataset
+from pydicom.uid import PositronEmissionTomographyImageStorage
 from tardis.tardis_portal import models as portal
 
 from tardis_imagetrove.models import InstrumentConfiguration
@@ -75,8 +77,25 @@ def test_wrong_names_are_refused(archive, tmp_path):
 RULES = r"""
 SeriesDescription ~ ^topup_(?P<dir>AP|PA) & ProtocolName ~ _AP => fmap/epi dir-{dir} PhaseEncodingDirection="j-" TotalReadoutTime=0.05
 SeriesDescription ~ ^topup_(?P<dir>AP|PA) => fmap/epi dir-{dir} PhaseEncodingDirection="j" TotalReadoutTime=0.05
+Modality = PT => pet/pet ModeOfAdministration="bolus" AcquisitionMode="list mode"
 SeriesDescription ~ pcasl => perf/asl ArterialSpinLabelingType="PCASL" PostLabelingDelay=1.8 LabelingDuration=1.8 BackgroundSuppression=true BackgroundSuppressionNumberPulses=2 BackgroundSuppressionPulseTime=[0.2, 0.5] M0Type="Absent" MRAcquisitionType="3D" RepetitionTimePreparation=4.2 aslcontext=["control", "label"]
 """
+
+
+def dynamic_pet(dataset, repeat):
+    item, code = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "C-111A1", "SRT", "^18^Fluorine"
+    item.Radiopharmaceutical, item.RadiopharmaceuticalStartTime = "FDG", "100500"
+    item.RadionuclideTotalDose, item.RadionuclideHalfLife = "200000000", "6586.2"
+    item.RadionuclideCodeSequence = [code]
+    dataset.RadiopharmaceuticalInformationSequence = [item]
+    dataset.Modality, dataset.Manufacturer, dataset.Units = "PT", "SIEMENS", "BQML"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
+    dataset.ActualFrameDuration, dataset.FrameReferenceTime = "60000", str(30000 + 60000 * repeat)
+    dataset.AcquisitionTime, dataset.DecayFactor = f"10{15 + repeat}00", "1.1"
+    dataset.DecayCorrection, dataset.AttenuationCorrectionMethod = "START", "measured"
+    dataset.ReconstructionMethod, dataset.ConvolutionKernel = "OSEM3D 3i21s", "GAUSSIAN5.0"
+    dataset.SeriesType, dataset.NumberOfTimeSlices, dataset.NumberOfSlices = ["DYNAMIC", "IMAGE"], 2, 3
 
 
 @pytest.mark.peer
@@ -111,6 +130,9 @@ def test_the_validator_finds_no_error_in_a_project_of_all_kinds(archive, owner, 
         PatientID="AB-1/x",
     )
     session("1.2.3.2", (("anat-T2w", {}),), PatientID="AB-1/x", StudyDate="20240601")
+    session(
+        "1.2.3.2", (("FDG", {"volumes": 2, "change": dynamic_pet}),), PatientID="AB-1/x", StudyDate="20240601"
+    )
     session("1.2.3.3", (("t2_flair_李", {}), ("fMRI", epi)), PatientID="AB1x", PatientAge="102Y")
     session("1.2.3.4", (("t1", {}), ("bold", epi)), PatientID="AB-2", ManufacturerModelName="Hidden")
     out = tmp_path / "dataset"
@@ -127,6 +149,7 @@ def test_the_validator_finds_no_error_in_a_project_of_all_kinds(archive, owner, 
         "_dwi",
         "_asl",
         "_ses-02_T2w",
+        "_ses-02_pet",
         "_FLAIR",
         "left out: 0007_func_task_rest_run_01: cancelled",
     ):

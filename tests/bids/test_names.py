@@ -11,6 +11,8 @@ from tardis_imagetrove.bids.dataset import plan, tsv
 from tardis_imagetrove.bids.mapping import BadRule, MappingTable, parse
 from tardis_imagetrove.bids.names import Name, NotBids, label
 from tardis_imagetrove.bids.people import labels
+from tardis_imagetrove.bids.scan import INJECTED_AT
+from tardis_imagetrove.bids.sidecars import REQUIRED
 
 EPI = {"RepetitionTime": 2.0, "EchoTime": 0.03, "TotalReadoutTime": 0.05}
 
@@ -66,6 +68,26 @@ def test_what_was_scanned_again_under_its_name_is_cancelled_before(project):
     assert "scanned again under the same name as 0002_func" in left[1] and "__dup" in left[4]
 
 
+def test_a_repeat_that_is_shorter_than_what_it_replaces_is_noted(project):
+    for volumes in (9, 5):
+        project.add("func_task-rest", project.image(volumes, **EPI))
+    (named,) = plan(project.scans, "P", "1").named
+    assert named.scan.id == 2 and "has 9 volumes; this has 5" in named.notes[0]
+
+
+def test_a_pet_scan_has_times_by_its_headers(project):
+    given = dict.fromkeys(REQUIRED["pet", "pet"], "x")
+    for name in ("TimeZero", "InjectionStart", "InjectedMass", "InjectedMassUnits", "SpecificRadioactivity"):
+        del given[name]
+    given |= {"SeriesTime": "10:15:00", "ReconMethodParameterLabels": ["subsets", "iterations"]}
+    del given["ReconMethodParameterUnits"]
+    project.add("FDG", project.image(3, **given), Modality="PT", **{INJECTED_AT: "100500.00"})
+    (named,) = plan(project.scans, "P", "1").named
+    told = named.sidecar
+    assert str(named.name) == "pet/pet" and told["TimeZero"] == "10:15:00" and told["InjectionStart"] == -600
+    assert told["InjectedMass"] == "n/a" and told["ReconMethodParameterUnits"] == ["none", "none"]
+
+
 def test_reproin_counts_runs(project):
     bold = project.image(5, **EPI)
     for name in ("func_task-a_run+", "func_task-b_run+", "func_task-a_run+", "func_task-a_run="):
@@ -88,6 +110,7 @@ def test_reproin_counts_runs(project):
         ("DTI 64", {}, {"volumes": 3, "gradients": (0, 1, 1)}, "dwi/dwi"),
         ("dti_PA", {}, {"volumes": 3, "gradients": (0, 1, 1)}, "dwi/dir-PA_dwi"),
         ("B0map", {"ImageType": "ORIGINAL\\PRIMARY\\P"}, {"EchoTime1": 0.004, "EchoTime2": 0.007}, "fmap/phasediff"),
+        ("x", {}, {"BidsGuess": ["anat", "_acq-gir2_T2w"]}, "anat/T2w"),
         ("mp2rage_INV1", {}, {}, "anat/inv-1_MP2RAGE"),
         ("mp2rage", {"ImageType": "DERIVED\\PRIMARY\\M\\UNI"}, {}, "anat/UNIT1"),
     ],

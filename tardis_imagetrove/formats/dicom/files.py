@@ -19,7 +19,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from ...errors import PermanentError, is_of_system
 from ..base import Fields
-from .fields import decoded, fields_of, is_foreign, parse_field
+from .fields import decoded, field_text, is_foreign, parse_field
 
 # pydicom's warnings quote values, which may be a patient's name; logs are read by more people than scans are.
 logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -127,13 +127,16 @@ def fields_in(content: bytes, names: Iterable[str], whole: bool) -> Fields | Non
     """Fields of a DICOM file by its beginning; ``None`` if some of them may come after it.
 
     Args:
+        names: as a configuration has them; ``Sequence.Field`` is a field of a sequence's first item.
         whole: ``content`` is all of the file.
 
     Raises:
         UnreadableFile: the beginning is damaged.
     """
     wanted = [name for name in names if not is_foreign(name)]
-    tags: list[BaseTag | int] = [parse_field(name) for name in (*wanted, "SpecificCharacterSet")]
+    tags: list[BaseTag | int] = [
+        parse_field(name.partition(".")[0]) for name in (*wanted, "SpecificCharacterSet")
+    ]
     passed, last = whole, int(max(tags))
 
     def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -146,11 +149,19 @@ def fields_in(content: bytes, names: Iterable[str], whole: bool) -> Fields | Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = read_partial(io.BytesIO(content), beyond, specific_tags=tags)
-            return fields_of(header, wanted) if passed else None
+            return {name: _field_or_nested(header, name) for name in wanted} if passed else None
     except Exception as error:  # pydicom raises errors of many kinds for damaged files
         if not passed:
             return None
         raise UnreadableFile(f"damaged ({type(error).__name__}: {error})") from error
+
+
+def _field_or_nested(header: Dataset, name: str) -> str:
+    outer, _, inner = name.partition(".")
+    if not inner:
+        return field_text(header, outer)
+    items = header.get(parse_field(outer))
+    return field_text(items.value[0], inner) if items is not None and items.value else ""
 
 
 def read_header(path: Path, fields: Iterable[str] | None = None) -> Dataset:
