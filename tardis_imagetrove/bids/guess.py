@@ -15,7 +15,7 @@ _SBREF = re.compile(r"sb[_ -]?ref\b|single[_ -]?band[_ -]?ref", re.I)
 _FMAP = re.compile(
     r"field[ _-]?map|fmap|gre_field|b0[ _-]?map|topup|pepolar|distortion|spin[ _-]?echo[ _-]?field|sefm", re.I
 )
-_ASL = re.compile(r"(?<![a-z])p?c?asl(?![a-z])|arterial[ _-]spin|perfusion", re.I)
+_ASL = re.compile(r"(?<![a-z])p?c?asl(?![a-z])|arterial[ _-]spin", re.I)
 _DWI = re.compile(r"dwi|dti|diff|hardi|noddi|ep2d_se_b0|_b\d{3,4}", re.I)
 _BOLD = re.compile(r"bold|fmri|func|resting|\brest\b|_rest|rest_|task|epi|ep2d|rsfmri", re.I)
 _T1W = re.compile(r"mp[_ -]?rage|\bt1|_t1|t1w|bravo|fspgr|spgr|tfl|vibe|tfe", re.I)
@@ -24,7 +24,10 @@ _T2STAR = re.compile(r"t2[ _-]?(\*|star)|swi\b|swan|medic|flash2d|hemo", re.I)
 _FLAIR = re.compile(r"flair|tirm|dark[ _-]?fluid", re.I)
 _PDW = re.compile(r"\bpd\b|pdw|proton[ _-]?density|_pd_|^pd_", re.I)
 _ANGIO = re.compile(r"tof|angio|\bmra\b|_mra", re.I)
-_DIRECTION = re.compile(r"(?:^|[^a-z])(AP|PA|LR|RL|SI|IS)(?:[^a-z]|$)", re.I)
+_DIRECTION = re.compile(r"(?<![A-Za-z])(AP|PA|LR|RL|SI|IS)(?![A-Za-z])|(?:^|[_-])(ap|pa|lr|rl)(?=$|[_-])")
+_MAP = re.compile(r"t[12]\*?[ _-]?(map|rho)|[_ -]map(s|ping)?\b|molli|mapit|quant", re.I)
+_PERFUSION = re.compile(r"perf(?!ect)|(?<![a-z])d(sc|ce)(?![a-z])", re.I)
+_REST = re.compile(r"(?<![a-z])(rest(ing)?(?![a-z])|rs[-_ ]?(fmri|bold))|restingstate", re.I)
 _AXES = {"i": "LR", "i-": "RL", "j": "PA", "j-": "AP", "k": "IS", "k-": "SI"}
 
 #: Parts of ImageType that say an image was computed from others, in words.
@@ -85,7 +88,7 @@ def is_phase(scan: Scan, image: Image) -> bool:
 def direction(scan: Scan, image: Image) -> str:
     """The direction of phase encoding, as names have it: ``AP``; empty if nothing says it."""
     if found := _DIRECTION.search(text_of(scan)):
-        return found[1].upper()
+        return (found[1] or found[2]).upper()
     return _AXES.get(str(image.sidecar.get("PhaseEncodingDirection", "")), "")
 
 
@@ -94,7 +97,7 @@ def task(scan: Scan) -> str:
     text = text_of(scan)
     if found := re.search(r"task[-_ ]?([a-zA-Z0-9]+)", text, re.I):
         return label(found[1])
-    if re.search(r"rest", text, re.I):
+    if _REST.search(text):
         return "rest"
     words = re.sub(
         r"bold|fmri|func(tional)?|ep2d|epi|moco|mb\d+|sms\d*|run[-_ ]?\d*|task|\d+mm|tr\d+|sb[-_ ]?ref|"
@@ -144,6 +147,10 @@ def _of_mr(scan: Scan, image: Image, text: str) -> Suggestion:
         return _field_map(scan, image, planar)
     if _ASL.search(text):
         return Suggestion(Name("perf", "asl"), "arterial spin labelling by its name")
+    if _PERFUSION.search(text) and not weighted:
+        return Suggestion(
+            None, "perfusion that is not said to be ASL, the only one that BIDS has; add a rule if it is"
+        )
     if weighted or (_DWI.search(text) and planar):
         if _SBREF.search(text):
             return Suggestion(_directed(Name("dwi", "sbref"), scan, image), "diffusion reference by its name")
@@ -165,6 +172,11 @@ def _of_mr(scan: Scan, image: Image, text: str) -> Suggestion:
                 "a functional scan of one volume: not a bold in BIDS; add a rule, for instance func/sbref",
             )
     return _structural(scan, image, text, sequence)
+
+
+def _contrasted(name: Name, image: Image) -> Name:
+    agent = str(image.sidecar.get("ContrastBolusAgent") or "").strip()
+    return name.having(ce=label(agent)) if agent.lower() not in ("", "no", "none", "n", "0") else name
 
 
 def _sequence_names(scan: Scan) -> str:
@@ -196,7 +208,12 @@ def _structural(scan: Scan, image: Image, text: str, sequence: list[str]) -> Sug
         return Suggestion(Name("anat", "UNIT1"), "MP2RAGE's uniform image by ImageType")
     if re.search(r"mp2rage", text, re.I) and (found := re.search(r"inv[-_ ]?([12])", text, re.I)):
         return Suggestion(Name("anat", "MP2RAGE", {"inv": found[1]}), "MP2RAGE's inversion image by its name")
+    if found := _MAP.search(text):
+        return Suggestion(
+            None, f"{found[0].strip(' _-')!r} in its name: a map, or a scan for one; add a rule"
+        )
     for pattern, suffix in (
+        (re.compile(r"t1[ _-]?flair", re.I), "T1w"),
         (_FLAIR, "FLAIR"),
         (_ANGIO, "angio"),
         (_T2STAR, "T2starw"),
@@ -205,7 +222,9 @@ def _structural(scan: Scan, image: Image, text: str, sequence: list[str]) -> Sug
         (_PDW, "PDw"),
     ):
         if found := pattern.search(text):
-            return Suggestion(Name("anat", suffix), f"{suffix} by {found[0].strip(' _-')!r} in its name")
+            return Suggestion(
+                _contrasted(Name("anat", suffix), image), f"{suffix} by {found[0].strip(' _-')!r} in its name"
+            )
     echo, repetition, inversion = (
         number(image, key) for key in ("EchoTime", "RepetitionTime", "InversionTime")
     )
@@ -224,5 +243,5 @@ def _structural(scan: Scan, image: Image, text: str, sequence: list[str]) -> Sug
     if isinstance(guessed, list) and len(guessed) == 2 and guessed[0] == "anat":
         suffix = str(guessed[1]).rpartition("_")[2]
         if ("anat", suffix) in KINDS and not KINDS["anat", suffix].must:
-            return Suggestion(Name("anat", suffix), f"{suffix} by dcm2niix's guess")
+            return Suggestion(_contrasted(Name("anat", suffix), image), f"{suffix} by dcm2niix's guess")
     return Suggestion(None, "neither its name nor its sequence says what it is; add a rule")

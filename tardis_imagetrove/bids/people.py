@@ -58,7 +58,10 @@ def place(scans: Sequence[Scan], named_sessions: Mapping[int, str]) -> Placed:
         if value := scan.get(scan.mapping.participant):
             by_person[value].append(scan)
         else:
-            problems[scan.id] = f"{scan.mapping.participant} is empty, which names the participant"
+            problems[scan.id] = (
+                f"{scan.mapping.participant} is empty, which names the participant; the instrument's settings for BIDS can name another"
+                " field"
+            )
     for value, theirs in list(by_person.items()):
         born = {scan.get("PatientBirthDate") for scan in theirs} - {""}
         if len(born) > 1 and not any(scan.deidentified for scan in theirs):

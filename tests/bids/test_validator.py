@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import shutil
 import subprocess
@@ -11,6 +13,13 @@ import pytest
 
 from tardis_imagetrove.bids.dataset import plan
 from tardis_imagetrove.bids.mapping import MappingTable, parse
+from tardis_imagetrove.bids.scan import FIELDS, Image, Scan
+from tardis_imagetrove.filters.base import DicomSeries
+from tardis_imagetrove.filters.nifti import NiftiFilter
+from tardis_imagetrove.formats.dicom.files import fields_in
+from tardis_imagetrove.imaging.image import shape_and_step
+
+from ..filters.conftest import NIBABEL
 
 FOLDER = Path(__file__).parent / "peer"
 
@@ -111,3 +120,32 @@ def test_a_project_of_all_kinds_of_scans_has_no_error(project, tmp_path):
     write(project, made, tmp_path / "out")
     issues = validate(tmp_path / "out")
     assert issues["errors"] == []
+
+
+def test_scans_of_real_scanners_have_no_error(project, tmp_path):
+    """Siemens diffusion and a Philips multi-frame object, as the conversion makes sidecars of their headers."""
+    for name, files in (
+        ("dti_64", ("siemens_dwi_0", "siemens_dwi_1000")),
+        ("mprage", ("philips_mprage",)),
+    ):
+        paths = []
+        for file in files:
+            paths.append(tmp_path / f"{file}.dcm")
+            paths[-1].write_bytes(gzip.decompress((NIBABEL / f"{file}.dcm.gz").read_bytes()))
+        out = tmp_path / name
+        out.mkdir()
+        NiftiFilter().run(DicomSeries(tuple(paths), name), out)
+        parts = {path.name.removeprefix(name): path.read_bytes() for path in out.iterdir()}
+        shape, step = shape_and_step(io.BytesIO(parts[".nii.gz"]))
+        bval, bvec = (
+            project.source(ending, parts[ending]) if ending in parts else None
+            for ending in (".bval", ".bvec")
+        )
+        nifti = project.source(f"{name}.nii.gz", parts[".nii.gz"])
+        image = Image(nifti, "", json.loads(parts[".json"]), bval, bvec, shape, step)
+        fields = dict(fields_in(paths[0].read_bytes(), FIELDS, whole=True)) | {"PatientID": "1"}
+        project.scans.append(Scan(len(project.scans) + 1, name, "1.2", fields, (image,)))
+    made = plan(project.scans, "Scanners", "1")
+    assert [one.name.suffix for one in made.named] == ["dwi", "T1w"], made.left_out
+    write(project, made, tmp_path / "dataset")
+    assert validate(tmp_path / "dataset")["errors"] == []
