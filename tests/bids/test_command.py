@@ -55,6 +55,11 @@ def test_what_cannot_be_used_is_named_with_the_reason(archive, tmp_path):
     series = archive("t1_mprage")
     archive("t2_tse", PatientID="P-8")
     portal.DataFileObject.objects.filter(datafile__filename="0003_t1_mprage.nii.gz").update(verified=False)
+    # Of several copies MyTARDIS prefers one.
+    copy = portal.DataFileObject.objects.get(datafile__filename="0003_t2_tse.json")
+    (tmp_path / "second").symlink_to(tmp_path / "store")
+    copy.pk, copy.storage_box = None, portal.StorageBox.create_local_box(str(tmp_path / "second"))
+    portal.DataFileObject.objects.bulk_create([copy])
     text = bids("--project", "12345", "--dry-run")
     assert "left out: 0003_t1_mprage: 0003_t1_mprage.nii.gz is not verified by MyTARDIS" in text
     assert "sub-P8/anat/sub-P8_T2w" in text

@@ -56,6 +56,8 @@ class Command(BaseCommand):
             raise CommandError(f"the database cannot be used: {error}") from error
         except ImageTroveError as error:
             raise CommandError(str(error)) from error
+        except BrokenPipeError:  # whoever reads the output has gone
+            raise
         except OSError as error:
             raise CommandError(f"{out} cannot be written: {error}") from error
 
