@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -1035,6 +1036,24 @@ class OpenProblem(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+class ScanDownload(models.Model):
+    """Files that somebody chose to download as one TAR: listed once, so that a download can be resumed."""
+
+    token = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    created = models.DateTimeField(auto_now_add=True)
+    files = models.JSONField(
+        default=list,
+        help_text="DataFile, its dataset, name, size, SHA-512 and kind, in the order of the TAR.",
+    )
+    left_out = models.JSONField(
+        default=list, help_text="What was chosen and is not in it, each with the reason."
+    )
+
+    def __str__(self) -> str:
+        return f"{len(self.files)} files for {self.user}"
 
 
 class FilterOutput(models.Model):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.mixins import LoginRequiredMixin, UserPassesTestMixin
+from django.contrib.auth.views import redirect_to_login
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.exceptions import ImproperlyConfigured
-from django.http import Http404, HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, render
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import ListView, TemplateView, View
@@ -17,10 +21,10 @@ from tardis.tardis_portal.views.pages import DatasetView
 
 from .dataset_page import gather, outputs_of, thumbnails
 from .errors import ImageTroveError, PermanentError
-from .models import InstrumentConfiguration, Series
+from .models import InstrumentConfiguration, ScanDownload, Series
 from .mytardis import mytardis
 from .mytardis.reading import experiments_of, parameter_sets_for, pictures_other_than
-from .operations import bids, board, scans
+from .operations import bids, board, downloads, scans
 from .operations.actions import ACTIONS, Action, NotPossible, do_all
 from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
@@ -99,8 +103,111 @@ class ScansView(LoginRequiredMixin, ListView):
             "measures": scans.choices(),
             "instruments": scans.instruments(self.request.user),
             "modalities": scans.modalities(self.request.user),
+            "kinds": downloads.kinds(),
             "imagetrove_style": static_url("tardis_imagetrove/dataset.css"),
         }
+
+
+@method_decorator(never_cache, name="dispatch")
+class ChooseDownloadView(LoginRequiredMixin, View):
+    """Lists the files of chosen scans; without those that cannot be had only once the visitor agrees."""
+
+    http_method_names = ("post",)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        given, problem, plan = request.POST, "", None
+        whole = given.get("scope") == "found"
+        ids = [int(pk) for pk in given.getlist("series") if pk.isdecimal() and len(pk) < 19]
+        kinds = [kind for kind in downloads.kinds() if kind in given.getlist("kind")]
+        search = scans.Search.of(QueryDict(given.get("filter", "")))
+        found = search.found(request.user) if whole else scans.visible(request.user).filter(pk__in=ids)
+        try:
+            plan = downloads.plan(request, found, kinds)
+            if not kinds:
+                problem = "Choose at least one kind of file."
+            elif not plan.files and not plan.left_out:
+                problem = "There are no such files of the series that you chose."
+        except PermanentError as error:
+            problem = f"{error}."
+        if plan and plan.files and not problem and (not plan.left_out or "agreed" in given):
+            return redirect("tardis_imagetrove:download", downloads.keep(request.user, plan).token)
+        context = {
+            "problem": problem,
+            "plan": plan,
+            "scope": "found" if whole else "chosen",
+            "ids": () if whole else ids,
+            "kinds": kinds,
+            "query": search.query(),
+            "imagetrove_style": static_url("tardis_imagetrove/dataset.css"),
+        }
+        return render(
+            request, "tardis_imagetrove/download_refused.html", context, status=400 if problem else 409
+        )
+
+
+def _kept(request: HttpRequest, token: UUID) -> downloads.Packed:
+    """The visitor's own download of that address."""
+    return downloads.Packed(get_object_or_404(ScanDownload, token=token, user=request.user))
+
+
+@method_decorator(never_cache, name="dispatch")
+class DownloadView(LoginRequiredMixin, TemplateView):
+    """What a download holds, and how to have it."""
+
+    template_name = "tardis_imagetrove/download.html"
+
+    def get_context_data(self, token: UUID, **kwargs: object) -> dict[str, object]:
+        packed = _kept(self.request, token)
+        address = reverse("tardis_imagetrove:download-tar", args=[token])
+        return super().get_context_data(
+            packed=packed,
+            problems=packed.problems(self.request),
+            days=downloads.KEPT_DAYS,
+            address=self.request.build_absolute_uri(address),
+            imagetrove_style=static_url("tardis_imagetrove/dataset.css"),
+            **kwargs,
+        )
+
+
+@method_decorator(never_cache, name="dispatch")
+class TarView(View):
+    """The bytes of a download, or of a part of it (RFC 9110, sections 13 and 14), to a session or an API key."""
+
+    http_method_names = ("get", "head")
+
+    def get(self, request: HttpRequest, token: UUID) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            # Here, since an import of MyTARDIS's API that fails should not take the pages with it.
+            from .api import SignedIn
+
+            if "Authorization" not in request.headers:
+                return redirect_to_login(request.get_full_path())
+            if SignedIn().is_authenticated(request) is not True:
+                return HttpResponse("The API key or password is wrong.\n", "text/plain", 401)
+        packed = _kept(request, token)
+        if problems := packed.problems(request):
+            told = "".join(f"{problem}.\n" for problem in [*problems[:20], "Choose the scans again"])
+            return HttpResponse(told, "text/plain; charset=utf-8", 409)
+        # A part is asked for on the condition that the whole is still the same.
+        asked = request.headers.get("Range", "")
+        if request.headers.get("If-Range", packed.etag) != packed.etag:
+            asked = ""
+        try:
+            part = downloads.part_of(asked, packed.size)
+        except ValueError:
+            answer = HttpResponse(status=416)
+            answer["Content-Range"] = f"bytes */{packed.size}"
+            return answer
+        start, stop = part or (0, packed.size)
+        content = packed.read(start, stop, downloads.Access(request)) if request.method == "GET" else ()
+        answer = StreamingHttpResponse(content, content_type="application/x-tar", status=206 if part else 200)
+        answer["Content-Length"] = str(stop - start)
+        answer["Accept-Ranges"] = "bytes"
+        answer["ETag"] = packed.etag
+        answer["Content-Disposition"] = f'attachment; filename="{packed.filename}"'
+        if part:
+            answer["Content-Range"] = f"bytes {start}-{stop - 1}/{packed.size}"
+        return answer
 
 
 @method_decorator(never_cache, name="dispatch")

@@ -437,6 +437,26 @@ class MyTardis(ABC):
 
         return opened
 
+    def read_from(self, datafile_id: int, start: int) -> Iterator[bytes]:
+        """A file's bytes from an offset to its end, a block at a time; what is before them is not read.
+
+        Whether it is what was stored is not checked.
+
+        Raises:
+            PermanentError, RetriableError: as :meth:`fetch`, before or between blocks.
+        """
+        _, dfo = self._copy_of(datafile_id)
+        with (
+            self._box_errors(dfo.storage_box, dfo.uri),
+            _storage_of(dfo.storage_box).open(dfo.uri, "rb") as source,
+        ):
+            if (s3 := getattr(source, "obj", None)) is not None:
+                # django-storages would fetch the whole object to a temporary file first.
+                yield from s3.get(Range=f"bytes={start}-")["Body"].iter_chunks(_BLOCK)
+                return
+            source.seek(start)
+            yield from file_chunks(source)
+
     @staticmethod
     def _copy_of(datafile_id: int):  # noqa: ANN205 (a DataFile and its DataFileObject)
         from tardis.tardis_portal.models import DataFile
