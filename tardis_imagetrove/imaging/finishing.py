@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import nibabel
 import numpy as np
@@ -12,22 +13,30 @@ import numpy as np
 from .frames import TRAITS, Frame
 from .gradients import NOT_WEIGHTED, difference, read_table, table_of, write_table
 from .image import Image, Origin
-from .sidecar import load_sidecar, pet_times, save_sidecar, traits_in, with_texts
-from .times import time_axis
+from .sidecar import Owners, load_sidecar, pet_times, save_sidecar, traits_in, with_texts
+from .stack import LPS_TO_RAS
+from .times import comes_back, grouped_step, time_axis
 
 VENDORS = re.compile(
     r"siemens|ge med|^ge|philips|toshiba|canon|uih|united imaging|bruker|hitachi|mediso", re.IGNORECASE
 )
 """Manufacturers whose gradients dcm2niix knows by their private elements."""
 
+ROUNDING_MS = 5.0
+"""Milliseconds by which slice times may differ and be the same: two ticks of the scanner's clock of 2.5 ms."""
+
+MOST_VOLUMES = 8
+"""Volumes with whose slice times a sidecar's are compared: the first may have odd ones."""
+
 SAME_STEP = 0.005
 """Part by which a time step may differ from that of the headers and be kept."""
 
 
-def finished(image: Image, name: str) -> Image:
+def finished(image: Image, name: str, numbers: Collection[int]) -> Image:
     """The image with its per-volume facts from the headers; :attr:`Image.words` tells what was changed.
 
     Args:
+        numbers: all InstanceNumbers of the series.
         name: of the image, at the beginning of a sentence.
     """
     if image.origin is not Origin.SCANNER or not image.owners:
@@ -41,10 +50,13 @@ def finished(image: Image, name: str) -> Image:
     image, told = _with_gradients(image, frames, name)
     words += told
     if len(frames) > 1:
-        told, fields = _with_times(image, frames, fields, name)
-        words += told
-        words += _lost_numbers(image, frames, name)
+        times = _with_times(image, frames, fields, name)
+        fields = times.fields
+        words += times.words
+        image = replace(image, timed=times.settled, notes=(*image.notes, *times.notes))
+        words += _lost_numbers(image, frames, numbers, name)
         words += _traits_within(image, frames, name)
+    image = replace(image, slices_timed=_slices_timed(image, fields))
     if image.sidecar and fields != before:
         save_sidecar(image.sidecar, fields)
     return replace(image, words=tuple(words))
@@ -52,9 +64,18 @@ def finished(image: Image, name: str) -> Image:
 
 def _with_gradients(image: Image, frames: Sequence[Frame], name: str) -> tuple[Image, list[str]]:
     own = table_of(frames, image.affine)
-    if own is None:
-        return image, _b_values_without_table(image, frames, name)
     theirs = read_table(image.bval, image.bvec) if image.bval and image.bvec else None
+    if own is None:
+        vendors = table_of(
+            [
+                replace(frame, b_value=frame.vendor_b_value, gradient=frame.vendor_gradient)
+                for frame in frames
+            ],
+            image.affine,
+        )
+        if vendors is not None and theirs is not None and not difference(vendors, theirs):
+            return replace(image, compared=True), []
+        return image, _b_values_without_table(image, frames, name)
     if theirs is not None:
         differing = difference(own, theirs)
         if not differing:
@@ -80,9 +101,17 @@ def _b_values_without_table(image: Image, frames: Sequence[Frame], name: str) ->
     ]
 
 
-def _with_times(
-    image: Image, frames: Sequence[Frame], fields: dict[str, object], name: str
-) -> tuple[list[str], dict[str, object]]:
+@dataclass(frozen=True)
+class _Times:
+    """What became of an image's time axis: the sidecar's fields, and whether the step is the headers' or not stated."""
+
+    fields: dict[str, object]
+    settled: bool = False
+    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _with_times(image: Image, frames: Sequence[Frame], fields: dict[str, object], name: str) -> _Times:
     """Put the headers' time step into the NIfTI, and times into the sidecar's fields."""
     told = dict(fields)
     if image.owners[0][0].modality in ("PT", "NM"):
@@ -91,17 +120,21 @@ def _with_times(
             if field != "FrameTimesStart" or not _rises(told.get(field)):
                 told[field] = values
     if image.bval:
-        return [], told  # the fourth axis is diffusion
+        return _Times(told)  # the fourth axis is diffusion
     axis = time_axis(frames)
     stated = image.time_step()
     if axis is not None and axis.clock == "acquisition" and len(frames) < 3 and stated > 0:
-        return [], told  # one distance between two volumes does not say what the step is
+        return _Times(told)  # one distance between two volumes does not say what the step is
     if axis is None:
-        return [], told
-    words = []
+        return _untimed(image, frames, told, name)
+    words, notes = [], []
     if axis.step > 0:
         if abs(axis.step - stated) > max(SAME_STEP * axis.step, 1.5 * axis.precision):
             set_time_step(image, axis.step)
+            if stated > 0:
+                notes.append(
+                    f"{name}: volumes are {axis.step:g} s apart by the headers, where dcm2niix has {stated:g} s"
+                )
             if told.get("RepetitionTime") == round(stated, 6) and not _has_repetition(frames, stated):
                 told["RepetitionTime"] = axis.step
     else:
@@ -110,7 +143,7 @@ def _with_times(
             axis.clock == "acquisition"
             and abs(float(np.median(steps)) - stated) <= 0.02 * stated + axis.precision
         ):
-            return [], told
+            return _Times(told)
         set_time_step(image, 0.0)
         if image.owners[0][0].modality not in ("PT", "NM"):
             told["VolumeTiming"] = list(axis.starts)
@@ -123,7 +156,62 @@ def _with_times(
             f"{name}: {axis.lost} of {len(frames) + axis.lost} volumes are missing: a step between volumes is a"
             f" multiple of {axis.step:g} s"
         )
-    return words, told
+    return _Times(told, True, tuple(words), tuple(notes))
+
+
+def _untimed(image: Image, frames: Sequence[Frame], told: dict[str, object], name: str) -> _Times:
+    """Of volumes several of which have one time, as label and control of a perfusion, or come back to a time.
+
+    The step of those that come in equal groups is the mean one, if it is a whole number of repetition times. Where
+    dcm2niix has made a step of others by the last volume's time, none is stated.
+    """
+    stated = image.time_step()
+    guessed = stated > 0 and not _has_repetition(frames, stated)
+    if not comes_back(frames) and (found := grouped_step(frames)) is not None:
+        step, group = found
+        if abs(step - stated) > SAME_STEP * step:
+            set_time_step(image, step)
+            told["RepetitionTime"] = step
+        note = f"{name}: {group} volumes each have one time; the time step is their mean distance, {step:g} s"
+        return _Times(told, True, notes=(note,))
+    if not guessed or not comes_back(frames):
+        return _Times(told)
+    set_time_step(image, 0.0)
+    repetitions = {frame.repetition for frame in frames}
+    if len(repetitions) == 1 and not math.isnan(frames[0].repetition):
+        told["RepetitionTime"] = round(frames[0].repetition, 6)
+    else:
+        told.pop("RepetitionTime", None)
+    told.pop("RepetitionTimeExcitation", None)
+    note = f"{name}: its volumes are not in the order of time alone (phases, label and control), so no time step is stated"
+    return _Times(told, True, notes=(note,))
+
+
+def _slices_timed(image: Image, fields: Mapping[str, object]) -> int | None:
+    """Of a mosaic: the volume whose header has the slice times of the sidecar, within the repetition time."""
+    stated, repetition = fields.get("SliceTiming"), fields.get("RepetitionTime")
+    if not image.placed or not isinstance(stated, list) or not isinstance(repetition, (int, float)):
+        return None
+    ours = np.array(stated, float) * 1000
+    for volume, (header, _) in enumerate((image.owners or ())[:MOST_VOLUMES]):
+        if not header.mosaic or header.planes is None or len(header.slice_times) != len(ours):
+            continue
+        columns, rows = header.slice_matrix
+        planes = header.planes
+        centres = planes.positions + planes.per_column * (columns - 1) / 2 + planes.per_row * (rows - 1) / 2
+        places = (
+            np.linalg.inv(LPS_TO_RAS @ image.affine)
+            @ np.append(centres, np.ones((len(centres), 1)), axis=1).T
+        )
+        order = np.rint(places[2]).astype(int)
+        if sorted(order) != list(range(len(ours))):
+            continue
+        theirs = np.empty(len(ours))
+        theirs[order] = header.slice_times
+        theirs -= theirs.min()
+        if theirs.max() <= repetition * 1000 + ROUNDING_MS and np.abs(theirs - ours).max() <= ROUNDING_MS:
+            return volume
+    return None
 
 
 def _rises(values: object) -> bool:
@@ -143,7 +231,7 @@ def set_time_step(image: Image, step: float) -> None:
         header.write_to(file)
 
 
-def _lost_numbers(image: Image, frames: Sequence[Frame], name: str) -> list[str]:
+def _lost_numbers(image: Image, frames: Sequence[Frame], numbers: Collection[int], name: str) -> list[str]:
     """Words for volumes that are missing by InstanceNumber, in a series whose times do not tell."""
     owners = image.owners
     if len(owners) < 3 or any(header.slices != 1 for header, _ in owners) or time_axis(frames) is not None:
@@ -156,11 +244,21 @@ def _lost_numbers(image: Image, frames: Sequence[Frame], name: str) -> list[str]
     if not missing:
         return []
     first = int(np.flatnonzero(steps > usual)[0])
+    if any(
+        number in numbers
+        for at in np.flatnonzero(steps > usual)
+        for number in _between(owners, int(at), usual)
+    ):
+        return []  # those are slices of other places
     return [
         f"{name}: {missing} of {len(owners) + missing} volumes are missing: InstanceNumber jumps from"
         f" {owners[first][0].instance_number} to {owners[first + 1][0].instance_number} where it usually rises by"
         f" {usual}"
     ]
+
+
+def _between(owners: Owners, at: int, usual: int) -> range:
+    return range(owners[at][0].instance_number + usual, owners[at + 1][0].instance_number, usual)
 
 
 def _traits_within(image: Image, frames: Sequence[Frame], name: str) -> list[str]:

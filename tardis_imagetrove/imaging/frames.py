@@ -11,6 +11,7 @@ from datetime import date
 import numpy as np
 
 from ..formats.dicom.attributes import NOTHING, Attributes, number_of, numbers_of
+from ..formats.dicom.vendor import siemens_csa, typed_value
 
 Value = float | str | None
 
@@ -80,6 +81,17 @@ OF_FRAMES = (
 )
 """Attributes that :func:`frames_of_header` reads at the top of a dataset."""
 
+_PHILIPS = "Philips MR Imaging DD 001"
+VENDOR_GRADIENTS = (
+    (("SIEMENS MR HEADER", 0x0019, 0x0C, "IS"), (("SIEMENS MR HEADER", 0x0019, 0x0E, "FD"),)),
+    (
+        ("Philips Imaging DD 001", 0x2001, 0x03, "FL"),
+        tuple((_PHILIPS, 0x2005, element, "FL") for element in (0xB0, 0xB1, 0xB2)),
+    ),
+    (("Image Private Header", 0x0065, 0x09, "FD"), (("Image Private Header", 0x0065, 0x37, "FD"),)),
+)
+"""Creator, group, element in its block and VR of a b-value, and of the directions in patient coordinates."""
+
 FRAME_TYPES = (
     "MRImageFrameTypeSequence",
     "CTImageFrameTypeSequence",
@@ -101,6 +113,8 @@ class Frame:
         repetition: RepetitionTime in seconds; ``nan`` if not stated.
         b_value: s/mm^2; ``nan`` if not stated.
         gradient: unit vector in patient coordinates (LPS); ``None`` without a direction.
+        vendor_b_value, vendor_gradient: the same by private elements of Siemens, Philips and United Imaging, with
+            which dcm2niix's are compared. (GE's are in the axes of the image, and turned by dcm2niix alone.)
     """
 
     traits: tuple[Value, ...]
@@ -109,6 +123,8 @@ class Frame:
     repetition: float
     b_value: float
     gradient: tuple[float, float, float] | None
+    vendor_b_value: float = math.nan
+    vendor_gradient: tuple[float, float, float] | None = None
 
 
 def frames_of_header(dataset: Attributes, count: int) -> tuple[Frame, ...]:
@@ -147,6 +163,7 @@ def _plain_frame(dataset: Attributes) -> Frame:
         duration=number_of(value("ActualFrameDuration")) / 1000,
         repetition=number_of(value("RepetitionTime")) / 1000,
         **_diffusion(value("DiffusionBValue"), value("DiffusionGradientOrientation")),
+        **_vendor_diffusion(dataset),
     )
 
 
@@ -220,6 +237,29 @@ def _diffusion(b_value: object, orientation: object) -> dict[str, object]:
     length = float(np.linalg.norm(direction)) if len(direction) == 3 else 0.0
     unit = tuple(float(part) for part in direction / length) if 0.5 < length < 2 else None
     return {"b_value": number_of(b_value), "gradient": unit}
+
+
+def _vendor_diffusion(dataset: Attributes) -> dict[str, object]:
+    """The weighting by a vendor's private elements; nothing without them."""
+    for b_value, directions in VENDOR_GRADIENTS:
+        found = _private_numbers(dataset, *b_value)
+        if not found:
+            continue
+        direction = tuple(number for one in directions for number in _private_numbers(dataset, *one))
+        told = _diffusion(found[0], direction)
+        return {"vendor_b_value": told["b_value"], "vendor_gradient": told["gradient"]}
+    csa = siemens_csa(dataset)
+    if not csa.get("B_value"):
+        return {}
+    told = _diffusion(csa["B_value"][0], tuple(csa.get("DiffusionGradientDirection", ())))
+    return {"vendor_b_value": told["b_value"], "vendor_gradient": told["gradient"]}
+
+
+def _private_numbers(
+    dataset: Attributes, creator: str, group: int, number: int, vr: str
+) -> tuple[float, ...]:
+    value = typed_value(dataset.private(creator, group, number), vr)
+    return numbers_of(tuple(value) if isinstance(value, list) else value)
 
 
 def _texts(value: object) -> list[str]:

@@ -19,6 +19,13 @@ SPACING_TOLERANCE = 0.02
 """How much two neighbouring distances between slices may differ, as a part of the usual one."""
 
 
+WHOLE = 0.15
+"""How far a gap may be from a whole number of distances, as a part of one, for slices to be missing in it."""
+
+OFTEN = 0.2
+"""Part of the distances above which wider ones are how the series was taken, not gaps in it."""
+
+
 def complete_volumes(headers: Sequence[Header]) -> list[Header] | None:
     """The instances of a time series' whole volumes, when some volumes lack slices.
 
@@ -138,9 +145,17 @@ def _gaps_in(places: np.ndarray, tolerance: float) -> list[str]:
         steps = np.diff(unique)
         usual = float(np.median(steps))
         digits = max(2, 1 - math.floor(math.log10(usual)))
-        for index in np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + tolerance):
+        wider = np.flatnonzero(steps > usual * (1 + SPACING_TOLERANCE) + tolerance)
+        ratios = steps[wider] / usual
+        whole = np.abs(ratios - np.round(ratios)) <= WHOLE
+        if len(wider) > OFTEN * len(steps) and not whole.any():
+            words.append(
+                f"Distances between slices vary from {steps.min():.4g} to {steps.max():.4g} mm; no slice need be missing"
+            )
+            wider = wider[:0]
+        for index in wider:
             missing = steps[index] / usual - 1
-            about = f", about {round(missing)} missing" if round(missing) >= 1 else ""
+            about = f", about {round(missing)} missing" if abs(missing - round(missing)) <= WHOLE else ""
             words.append(
                 f"Gap between slices: {steps[index]:.4g} mm from {unique[index]:.{digits}f} to"
                 f" {unique[index + 1]:.{digits}f} mm where the others are {usual:.4g} mm apart{about}"

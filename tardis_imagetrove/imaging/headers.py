@@ -58,7 +58,10 @@ KEYWORDS = (
 )
 
 TAGS = frozenset(map(tag_of, KEYWORDS)) | {
-    *(0x00190010, 0x0019100A),  # Siemens: slices of a mosaic
+    *(0x00190010, 0x0019100A, 0x00191029),  # Siemens: slices of a mosaic, and their times
+    *(0x0019100C, 0x0019100E),  # diffusion, in its way, and of Philips and United Imaging
+    *(0x20010010, 0x20011003, 0x20050010, 0x200510B0, 0x200510B1, 0x200510B2),
+    *(0x00650010, 0x00651009, 0x00651037),
     *(0x00290010, 0x00291010, 0x00290011, 0x00291110),  # and its CSA header
 }
 """Tags of what is read of each instance."""
@@ -146,6 +149,7 @@ class Header:
         pixel_size: height and width of a pixel, in mm or against each other; (1, 1) when not said.
         facts: what each frame shows, one a frame.
         oddities: words for what it says that cannot be right, and that images are made in spite of.
+        slice_times: of a mosaic's slices, ms; empty if the header has none.
         plain: how its pixels are read without a decoder; ``None`` if they need one.
     """
 
@@ -174,6 +178,7 @@ class Header:
     pixel_size: tuple[float, float]
     facts: tuple[Frame, ...] = ()
     oddities: tuple[str, ...] = ()
+    slice_times: tuple[float, ...] = ()
     plain: Plain | None = None
 
     @property
@@ -259,14 +264,19 @@ def repeats(headers: Iterable[Header]) -> list[list[list[Header]]]:
 
 
 def counts_through(places: Sequence[Sequence[Header]]) -> bool:
-    """Whether instance numbers count a stack through, volume by volume or place by place."""
+    """Whether instance numbers count a stack through: volume by volume, place by place, or in equal blocks of some
+    volumes, place by place in each."""
     if any(len({header.instance_number for header in place}) < len(place) for place in places):
         return False
     numbered = sorted((header.instance_number, place) for place, of in enumerate(places) for header in of)
     order = np.array([place for _, place in numbered])
-    by_volume = np.sort(order.reshape(-1, len(places)), axis=1)
-    by_place = order.reshape(len(places), -1)
-    return bool((by_volume == np.arange(len(places))).all() or (by_place == by_place[:, :1]).all())
+    volumes = len(order) // len(places)
+    for run in (size for size in range(1, volumes + 1) if volumes % size == 0):
+        blocks = order.reshape(-1, len(places), run)
+        same = (blocks == blocks[:, :, :1]).all()
+        if same and (np.sort(blocks[:, :, 0], axis=1) == np.arange(len(places))).all():
+            return True
+    return False
 
 
 def header_of(path: Path, found: Read | None = None) -> Header:
@@ -282,6 +292,7 @@ def header_of(path: Path, found: Read | None = None) -> Header:
     found = found or read(path, TAGS)
     dataset, pixel_bytes, syntax = found.attributes, found.pixel_bytes, found.transfer_syntax
     mosaic, tiles, mosaic_planes = 0, (1, 1), None
+    csa: Mapping[str, Sequence[object]] = {}
     kinds = _text(dataset, "ImageType").split("\\")
     if "MOSAIC" in kinds:
         csa = siemens_csa(dataset)
@@ -333,6 +344,7 @@ def header_of(path: Path, found: Read | None = None) -> Header:
         pixel_size=_pixel_size(dataset),
         facts=frames_of_header(dataset, frames),
         oddities=tuple(oddities),
+        slice_times=_slice_times(dataset, csa, mosaic),
         plain=_plain(found, rows * columns * frames) if has_pixels else None,
     )
 
@@ -605,6 +617,13 @@ def _mosaic_planes(dataset: Attributes, csa: Mapping[str, Sequence[object]]) -> 
     first = position + per_column * columns + per_row * rows
     along = np.arange(count)[:, None] * normal * spacing[0]
     return Planes(first + along, np.tile(per_column, (count, 1)), np.tile(per_row, (count, 1)))
+
+
+def _slice_times(dataset: Attributes, csa: Mapping[str, Sequence[object]], mosaic: int) -> tuple[float, ...]:
+    """When the slices of a Siemens mosaic were taken, ms."""
+    times = typed_value(dataset.private("SIEMENS MR HEADER", 0x0019, 0x29), "FD") if mosaic else None
+    found = tuple(times) if isinstance(times, list) else numbers_of(tuple(csa.get("MosaicRefAcqTimes", ())))
+    return found if len(found) == mosaic else ()
 
 
 def _virtual_frames(dataset: Dataset) -> tuple[int, Planes | None]:

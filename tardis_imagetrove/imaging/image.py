@@ -61,7 +61,10 @@ class Image:
         owners: the instance and frame of each volume's middle slice; ``None`` where that is not known.
         differs_in: indices into TRAITS that tell it from other images at its places.
         compared: its gradients agree with the standard's attributes in every volume's header, or are made of them.
+        timed: its time step is that of the headers, or none is stated.
+        slices_timed: the volume from whose header the sidecar's slice times are; ``None`` if that is not known.
         words: of this image: what was changed, or is not known.
+        notes: worth knowing of it, about nothing that is wrong.
     """
 
     path: Path
@@ -81,7 +84,10 @@ class Image:
     owners: tuple[tuple[Header, int], ...] | None = None
     differs_in: tuple[int, ...] = ()
     compared: bool = False
+    timed: bool = False
+    slices_timed: int | None = None
     words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def stored(self) -> np.ndarray:
         """Stored values, mapped from the file: shape (i, j, k) or (i, j, k, t)."""

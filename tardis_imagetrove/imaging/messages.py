@@ -119,6 +119,31 @@ MEANINGS = (
         "every volume is in one of the images, and is compared with the pixels",
     ),
     Meaning(
+        r"(?:Gantry Tilt based on 0018,1120|Note these images have gantry tilt of)",
+        Weight.NOTE,
+        "The gantry was tilted: slices do not lie straight above each other",
+        "places of slices are compared with the headers",
+    ),
+    Meaning(
+        r"Interslice distance varies in this volume",
+        Weight.NOTHING,
+        "",
+        "distances are compared with the headers, and uneven ones are a problem in words of our own",
+    ),
+    Meaning(
+        r"Unable to distinguish Philips fieldmaps",
+        Weight.NOTE,
+        "The headers do not say of which kind the field map is (phase difference, two phases, or a map in Hz)",
+        "voxels and places are the DICOM's; what the values mean is for whoever uses them to look up",
+    ),
+    Meaning(
+        r"GE ABCD pepolar research sequence handling is experimental",
+        Weight.NOTE,
+        "A research sequence of GE that runs its phase encoding both ways (epi_pepolar): images are named by"
+        " polarity, and those that the scanner stores mirrored are turned",
+        "voxels of each polarity are compared with the DICOM's pixels, turned as dcm2niix turns them",
+    ),
+    Meaning(
         r"Gantry Tilt Correction is new",
         Weight.NOTE,
         "The gantry was tilted: an image that is named Tilt is resampled",

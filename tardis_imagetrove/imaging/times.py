@@ -75,6 +75,40 @@ def time_axis(frames: Sequence[Frame]) -> TimeAxis | None:
     return None
 
 
+def grouped_step(frames: Sequence[Frame]) -> tuple[float, int] | None:
+    """The mean step of volumes that come in equal groups of one time each, and the size of a group.
+
+    Returns:
+        ``None`` unless the times rise evenly from group to group, by a whole number of repetition times for each volume.
+    """
+    repetition = frames[0].repetition
+    if len(frames) < 4 or math.isnan(repetition) or repetition <= 0:
+        return None
+    for index, clock in enumerate(CLOCKS[:4]):
+        times = np.array([frame.clocks[index] for frame in frames])
+        starts = np.flatnonzero(np.diff(times, prepend=-np.inf) != 0)
+        sizes = np.diff(np.append(starts, len(times)))
+        if np.isnan(times).any() or len(starts) < 2 or sizes[0] < 2 or (sizes != sizes[0]).any():
+            continue
+        steps = np.diff(times[starts])
+        usual = float(steps.mean())
+        if usual <= 0 or (np.abs(steps - usual) > EVEN * usual + RESOLUTION.get(clock, 1e-3)).any():
+            continue
+        shots = usual / sizes[0] / repetition
+        if round(shots) >= 1 and abs(shots - round(shots)) <= EVEN * shots:
+            return _rounded(round(shots) * repetition), int(sizes[0])
+    return None
+
+
+def comes_back(frames: Sequence[Frame]) -> bool:
+    """Whether volumes follow each other against a clock: their order is not that of time."""
+    for index, _ in enumerate(CLOCKS[:4]):
+        times = np.array([frame.clocks[index] for frame in frames])
+        if not np.isnan(times).any() and (np.diff(times) < 0).any():
+            return True
+    return False
+
+
 def _rounded(step: float) -> float:
     """To a millisecond for steps of some seconds: more digits than clocks have would be made up."""
     return round(step, max(3, 3 - math.floor(math.log10(step))))

@@ -54,21 +54,41 @@ _KINDS_WITHOUT_PLACE = (
 planar nuclear medicine, fluoroscopy, RT images, visible light. What ends with a dot is a family. Ophthalmic
 tomography is not among them: it has planes."""
 
-_ANSWERED_BY_CHECKS = re.compile(
-    r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)"
-    r"|Instance Number \(0020,0013\) order is not spatial|Missing GE protocol data block"
-    r"|Support for images that allocate 1 bits|Double-precision DICOM conversion untested)"
+_ANSWERED_BY_PLACES = re.compile(
+    r"Warning: Instance Number \(0020,0013\) order is not spatial"
     r"|DICOM images may be missing, expected \d+ spatial locations per volume, but found"
 )
-"""What dcm2niix doubts in places and order, which were compared with the headers and the pixels."""
+"""What dcm2niix doubts in the order of slices, where each was found at its place by the headers."""
+
+_ANSWERED_BY_CHECKS = re.compile(
+    r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)|Missing GE protocol data block"
+    r"|Support for images that allocate 1 bits|Double-precision DICOM conversion untested)"
+)
+"""What it doubts in places and values, which were compared with the headers and the pixels."""
 
 _ANSWERED_BY_GRADIENTS = re.compile(
     r"(Warning: )?(Check bvecs: expected Patient Position|Saving \d+ DTI gradients\. Validate vectors)"
 )
-"""What it doubts in gradients, where those of all images were compared with the headers."""
+"""What it doubts in gradients, where those of all images were compared with the headers, or with the vendor's
+private elements in patient coordinates."""
+
+_ANSWERED_BY_TIMES = re.compile(
+    r"Warning: (Discrepancy between reported \(|Assuming TR = [\d.]+ms, not 0018,0080)"
+)
+"""What it doubts in the time step, where that is the headers', or none is stated."""
+
+_ANSWERED_BY_SLICE_TIMES = re.compile(
+    r"Warning: (Weird CSA 'ProtocolSliceNumber'"
+    r"|Assuming mosaics saved in reverse order due to 'sSliceArray\.ucImageNumb')"
+)
+"""What it doubts in a mosaic's order and slice times, where the sidecar's are those of a volume's header by place."""
+
+_ANSWERED_BY_LATER_SLICE_TIMES = re.compile(r"Warning: Issue870: Slice timing range")
+"""What it doubts in the slice times of the first two volumes, where those of a later one are used."""
 
 _SAID_AS_UNPLACED = re.compile(
-    r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)|Bogus spatial matrix)"
+    r"Warning: (Patient Position \(|Unable to determine (manufacturer|slice direction)|Bogus spatial matrix"
+    r"|All images appear to be a single slice)"
     r"|Unable to determine spatial orientation"
 )
 """What dcm2niix says of images without a place, for which we have words of our own."""
@@ -166,8 +186,10 @@ def _oddities(headers: Sequence[Header]) -> Iterator[str]:
             kinds.setdefault(words, []).append(header.path.name)
         if header.planes is None and not has_no_place(header):
             kinds.setdefault(UNPLACED, []).append(header.path.name)
-    unscaled = [header.path.name for header in headers if header.scaling is None]
-    if 0 < len(unscaled) < len(headers):
+    scaled = {header.slice_matrix for header in headers if header.scaling is not None}
+    # Images of another matrix are another thing: a report's pages beside its scout.
+    unscaled = [h.path.name for h in headers if h.scaling is None and h.slice_matrix in scaled]
+    if unscaled:
         kinds["RescaleSlope is missing where other instances have one; values are taken with slope 1"] = (
             unscaled
         )
@@ -246,14 +268,18 @@ def convert(found: Survey, folder: Path) -> Conversion:
             raise PermanentError(refusal)
         words = [f"{refusal}. The images are made from the headers and pixels instead; sidecars say less"]
     images = tell_apart(images)
-    images = [finished(image, f"Image {image.label}" if image.label else "The image") for image in images]
+    numbers = {header.instance_number for header in headers}
+    images = [
+        finished(image, f"Image {image.label}" if image.label else "The image", numbers) for image in images
+    ]
     if any(image.mended for image in images):
         converter += f", {OWN_SOFTWARE}"
     warnings = [*troubles, *words, *found.oddities, *gaps(decoded), *_untold(images, decoded)]
     notes = list(_placeless(headers))
     if attempt.images and not words:
-        warnings[len(troubles) : len(troubles)], its_notes = weigh(_unanswered(attempt, images))
-        notes += its_notes
+        warnings[len(troubles) : len(troubles)], its_notes = weigh(_unanswered(attempt, images, headers))
+        notes += [*its_notes, *_later_slice_times(attempt, images)]
+    notes += [note for image in images for note in image.notes]
     expected = sum(header.slices for header in headers)
     if attempt.images and attempt.run.code in PARTIAL_CODES and not words:
         warnings.append(f"dcm2niix converted only a part of the series ({attempt.run.meaning})")
@@ -287,21 +313,44 @@ def _untold(images: Sequence[Image], headers: Sequence[Header]) -> list[str]:
     return []
 
 
-def _unanswered(attempt: _Attempt, images: Sequence[Image]) -> list[str]:
+def _unanswered(attempt: _Attempt, images: Sequence[Image], headers: Sequence[Header]) -> list[str]:
     """dcm2niix's complaints without those that our own checks and words settle.
 
     Args:
         images: as they are in the end.
     """
     scanners = [image for image in images if image.origin is Origin.SCANNER]
+    placed = [image for image in scanners if image.placed]
+    others = [image for image in scanners if not image.placed]
     settled = []
-    if all(image.placed and (image.compared or not image.bvec) for image in scanners) and not attempt.doubts:
+    known = all(has_no_place(header) for header in headers if header.planes is None)
+    directed = all(image.compared or not image.bvec for image in scanners)
+    if placed and not any(image.wrong for image in scanners) and (not others or known):
+        settled.append(_ANSWERED_BY_PLACES)
+    if placed and directed and not attempt.doubts and (not others or known):
         settled.append(_ANSWERED_BY_CHECKS)
         if any(image.compared for image in scanners):
             settled.append(_ANSWERED_BY_GRADIENTS)
-    elif not any(image.placed for image in scanners):
+        if all(image.slices_timed is not None for image in scanners):
+            settled.append(_ANSWERED_BY_SLICE_TIMES)
+            if all(image.slices_timed for image in scanners):
+                settled.append(_ANSWERED_BY_LATER_SLICE_TIMES)
+    if others and (known or not placed):
         settled.append(_SAID_AS_UNPLACED)
+    series = [image for image in scanners if image.stored().ndim > 3]
+    if series and all(image.timed for image in series):
+        settled.append(_ANSWERED_BY_TIMES)
     return [words for words in attempt.complaints if not any(one.match(words) for one in settled)]
+
+
+def _later_slice_times(attempt: _Attempt, images: Sequence[Image]) -> list[str]:
+    """A note when the slice times of the first volume could not be used, and a later one's are."""
+    odd = any("Issue870" in words for words in attempt.complaints)
+    return [
+        f"The slice times in the first volume's header cannot be right; SliceTiming is that of volume {later + 1}"
+        for later in {image.slices_timed for image in images if image.slices_timed}
+        if odd
+    ]
 
 
 @dataclass(frozen=True)

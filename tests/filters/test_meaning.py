@@ -1,6 +1,7 @@
 """Volumes of one place: told apart by what differs, in the order of time, with gradients and times of the headers."""
 
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -8,8 +9,12 @@ import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, PositronEmissionTomographyImageStorage
 
+from tardis_imagetrove.filters.base import DicomSeries
 from tardis_imagetrove.filters.minc import MincFilter
 from tardis_imagetrove.filters.nifti import NiftiFilter
+from tardis_imagetrove.filters.shared import conversion_of
+from tardis_imagetrove.imaging.finishing import _slices_timed, finished, set_time_step
+from tardis_imagetrove.imaging.sidecar import load_sidecar, save_sidecar
 from tardis_imagetrove.phantom import AXIAL, SAGITTAL, tilted
 
 from .conftest import ORIENTATIONS
@@ -205,6 +210,74 @@ def test_a_time_series_that_counts_trigger_times_is_one_image(phantom, run):
     assert sidecar(out, "0003_t1")["RepetitionTime"] == 2
 
 
+def volumes_at(phantom, folder, times):
+    """An image whose volumes have these trigger times, with a step that was guessed from the last of them."""
+
+    def change(dataset, repeat):
+        dataset.RepetitionTime, dataset.TriggerTime = "2000", str(times[repeat])
+        dataset.InstanceNumber = 7 * repeat + dataset.InstanceNumber % 7
+        brighter(dataset, repeat)
+
+    files = repeated(phantom(overrides={"Manufacturer": "Somebody"}), len(times), change)
+    (made,) = conversion_of(DicomSeries(tuple(files), "asl"), folder).images
+    assert [header.times[2] for header, _ in made.owners] == times
+    set_time_step(made, 1.7)
+    save_sidecar(made.sidecar, load_sidecar(made.sidecar) | {"RepetitionTime": 1.7})
+    return finished(replace(made, words=(), notes=()), "The image", set())
+
+
+def test_label_and_control_of_one_time_are_their_mean_distance_apart(phantom, tmp_path):
+    made = volumes_at(phantom, tmp_path / "made", [0, 0, 8000, 8000, 16000, 16000])
+    assert made.time_step() == load_sidecar(made.sidecar)["RepetitionTime"] == 4
+    assert made.timed and made.words == ()
+    assert made.notes == (
+        "The image: 2 volumes each have one time; the time step is their mean distance, 4 s",
+    )
+
+
+def test_volumes_that_come_back_to_a_time_have_no_step(phantom, tmp_path):
+    """Phases of label, then of control: a number of seconds between volumes would be made up."""
+    made = volumes_at(phantom, tmp_path / "made", [300, 550, 300, 550, 300, 550])
+    assert made.time_step() == 0
+    assert load_sidecar(made.sidecar)["RepetitionTime"] == 2
+    assert made.timed and made.words == ()
+    assert "no time step is stated" in made.notes[0]
+
+
+def test_groups_that_are_no_whole_number_of_repetitions_apart_have_no_mean_step(phantom, tmp_path):
+    made = volumes_at(phantom, tmp_path / "made", [0, 0, 7000, 7000, 14000, 14000])
+    assert made.time_step() == pytest.approx(1.7)
+    assert not made.timed
+
+
+def test_numbers_that_count_phases_within_a_slice_lack_no_volume(phantom, run):
+    """Philips: block, slice, phase, so that the volumes of a block are numbered on within each slice."""
+    volumes, slices, run_length = 4, 7, 2
+
+    def change(dataset, repeat):
+        place = int(dataset.InstanceNumber - 1) % slices
+        block, phase = divmod(repeat, run_length)
+        dataset.InstanceNumber = block * slices * run_length + place * run_length + phase + 1
+        for keyword in ("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier"):
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        brighter(dataset, repeat)
+
+    files = repeated(phantom(), volumes, change)
+    result, _ = run(NiftiFilter, files)
+    assert image(result).shape[3] == volumes
+    assert not any("mixed" in words or "missing" in words for words in result.warnings), result.warnings
+
+
+def test_slice_times_of_a_mosaic_are_those_of_its_header_by_place(siemens, tmp_path):
+    found = conversion_of(DicomSeries(tuple(siemens), "dwi"), tmp_path)
+    made = found.images[0]
+    fields = load_sidecar(made.sidecar)
+    assert made.slices_timed == 0
+    assert _slices_timed(made, {**fields, "SliceTiming": fields["SliceTiming"][::-1]}) is None
+    assert _slices_timed(made, {**fields, "RepetitionTime": max(fields["SliceTiming"]) / 2}) is None
+
+
 def frames_of_pet(order):
     """Frames of 10, 10, 30 and 60 s, numbered in an order of their own."""
     durations, references = (10, 10, 30, 60), (5, 15, 35, 80)
@@ -331,6 +404,32 @@ def test_gradients_of_an_enhanced_object_are_those_of_its_frames(phantom, run):
     bvec = np.loadtxt(out / "0003_t1.bvec")
     assert np.loadtxt(out / "0003_t1.bval").tolist() == [0, 1000, 1000, 1000, 1000]
     assert bvec[:, 1:] == pytest.approx(expected_bvec(image(result).affine), abs=1e-5)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as-stated", "turned"])
+def test_siemens_gradients_are_compared_with_its_own_elements(phantom, tmp_path, turned):
+    """dcm2niix warns of every position but head first, supine; where the vectors agree there is nothing to warn of."""
+    directions = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0.6, 0, 0.8)]
+
+    def change(dataset, repeat):
+        dataset.Manufacturer, dataset.PatientPosition = "SIEMENS", "HFP"
+        dataset.add_new((0x0019, 0x0010), "LO", "SIEMENS MR HEADER")
+        dataset.add_new((0x0019, 0x100C), "IS", "1000" if repeat else "0")
+        if repeat:
+            dataset.add_new((0x0019, 0x100E), "FD", list(directions[repeat]))
+        dataset.AcquisitionNumber = repeat + 1
+        brighter(dataset, repeat)
+
+    files = repeated(phantom(), 4, change)
+    conversion = conversion_of(DicomSeries(tuple(files), "dwi"), tmp_path / "made")
+    assert [made.compared for made in conversion.images] == [True]
+    assert not any("bvecs" in words for words in conversion.warnings)
+    if turned:
+        made = conversion.images[0]
+        lines = made.bvec.read_text().splitlines()
+        made.bvec.write_text("\n".join([lines[1], lines[0], lines[2]]) + "\n")
+        again = finished(replace(made, compared=False), "The image", set())
+        assert not again.compared
 
 
 def test_directions_in_minc_are_those_of_the_world(phantom, run):

@@ -13,6 +13,7 @@ from tardis_imagetrove.errors import PermanentError
 from tardis_imagetrove.filters.minc import MincFilter
 from tardis_imagetrove.filters.nifti import NiftiFilter
 from tardis_imagetrove.formats.dicom.attributes import read_instances
+from tardis_imagetrove.imaging.gaps import _gaps_in
 from tardis_imagetrove.imaging.headers import TAGS, read_headers
 from tardis_imagetrove.imaging.stack import stacks_of
 from tardis_imagetrove.imaging.volume import survey
@@ -354,6 +355,14 @@ def test_the_two_scouts_of_a_ct_are_images_of_their_own(run):
                 found = as_nifti(out / f"0003_t1_{plane}.mnc")
             assert worst([path], *found) == pytest.approx((0, 0), abs=TOLERANCE_MM)
         assert any("They are made from the headers and pixels instead" in words for words in result.warnings)
+
+
+def test_distances_that_vary_throughout_are_no_gaps():
+    places = np.cumsum([0, *[4] * 14, *[7] * 13]).astype(float)
+    words = _gaps_in(places, 0.02)
+    assert words == ["Distances between slices vary from 4 to 7 mm; no slice need be missing"]
+    holes = _gaps_in(np.array([0, 4, 8, 12, 20, 24, 28, 40, 44, 48.0]), 0.02)
+    assert [found.rpartition(", ")[2] for found in holes] == ["about 1 missing", "about 2 missing"]
 
 
 def test_slices_that_are_in_no_even_stack_make_none(phantom):

@@ -50,6 +50,9 @@ def test_slice_times_that_begin_before_the_volume_are_a_problem():
         "3D EPI: RepetitionTime set to volume TR 2.1s (per-shot TR 0.05s, RepetitionTimeExcitation) [issue 1024]",
         "Guessing temporal order for Philips enhanced DICOM ASL, DWI and fMRI (issue 533/809).",
         "Gantry Tilt Correction is new: please validate conversions",
+        "Note these images have gantry tilt of 18.5 degrees (manufacturer ID = 2)",
+        "Unable to distinguish Philips fieldmaps: phase difference, two phase/magnitude, direct fieldmapping.",
+        "GE ABCD pepolar research sequence handling is experimental",
     ],
 )
 def test_what_is_worth_knowing_is_a_note_in_words_of_our_own(message):
@@ -64,6 +67,11 @@ def test_slice_times_that_the_scanner_did_not_record_are_a_note():
     assert weigh([message]) == ([], ["The headers hold no usable slice times"])
     several = f"{message} (and 3 more like this)"  # whose numbers nobody knows
     assert weigh([several]) == ([several], [])
+
+
+def test_what_is_said_by_the_headers_checks_is_left_out():
+    message = "Warning: Interslice distance varies in this volume (incompatible with NIfTI format)."
+    assert weigh([message]) == ([], [])
 
 
 def test_advice_to_whoever_exports_is_left_out():
