@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -78,7 +79,9 @@ def kinds_of(scan: Scan, image: Image) -> frozenset[str]:
 def number(image: Image, key: str) -> float | None:
     """A number of the sidecar, in BIDS's units (seconds, degrees); ``None`` if it has none."""
     value = image.sidecar.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def is_phase(scan: Scan, image: Image) -> bool:

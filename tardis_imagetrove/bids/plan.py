@@ -255,8 +255,9 @@ def _told_apart(drafts: Sequence[_Draft]) -> list[_Draft]:
         complex_ = len({guess.is_phase(d.named.scan, d.named.image) for d in group}) > 1
         for draft in group:
             name = draft.named.name
-            if len(echoes) > 1 and name.datatype in ("func", "anat"):
-                name = _multi_echo(name, echoes.index(_echo(draft) or 0.0) + 1, draft.named.scan)
+            echo = _echo(draft)
+            if len(echoes) > 1 and echo is not None and name.datatype in ("func", "anat"):
+                name = _multi_echo(name, echoes.index(echo) + 1, draft.named.scan)
             if complex_ and "part" in _may(name):
                 name = name.having(
                     part="phase" if guess.is_phase(draft.named.scan, draft.named.image) else "mag"

@@ -150,7 +150,7 @@ def _accepted(key: str, value: object) -> bool:
     if value is None or (isinstance(value, list) and None in value):
         return False
     if key == "PhaseEncodingDirection":
-        return value in _DIRECTIONS
+        return isinstance(value, str) and value in _DIRECTIONS
     if key in _POSITIVE and isinstance(value, (int, float)):
         return value > 0
     if key in _NUMBERS:
