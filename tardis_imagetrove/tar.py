@@ -58,6 +58,10 @@ class Tar:
         self._end = at
         self.size = _rounded(at + 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE)
 
+    def content_at(self, index: int) -> int:
+        """Where the bytes of a member begin."""
+        return self._starts[index] + len(self._members[index].header())
+
     def read(self, start: int, stop: int, content: Content) -> Iterator[bytes]:
         """The bytes from ``start`` up to ``stop``.
 

@@ -164,6 +164,7 @@ class DownloadView(LoginRequiredMixin, TemplateView):
             problems=packed.problems(self.request),
             days=downloads.KEPT_DAYS,
             address=self.request.build_absolute_uri(address),
+            page_address=self.request.build_absolute_uri(),
             imagetrove_style=static_url("tardis_imagetrove/dataset.css"),
             **kwargs,
         )

@@ -69,11 +69,13 @@ KNOW_NO_DJANGO = {
     "formats",
     "deidentification",
     "archive",
+    "get",
     "imaging",
     "parameters",
     "reasons",
     "sandbox",
     "scu",
+    "tar",
     "uids",
     "folders",
 }

@@ -208,18 +208,23 @@ class Packed:
         self.files = tuple(Wanted(*row) for row in kept.files)
         self.left_out = tuple(LeftOut(*row) for row in kept.left_out)
         self.folder = f"scans-{kept.created:%Y%m%d-%H%M%S}"
+        mtime = int(kept.created.timestamp())
+        members = [Member(f"{self.folder}/{file.name}", file.size, mtime) for file in self.files]
+        alone = Tar(members)
         manifest = {
             "created": f"{kept.created:%Y-%m-%dT%H:%M:%SZ}",
             "files": [
                 {
-                    "name": f.name,
-                    "size": f.size,
-                    "sha512": f.sha512,
-                    "kind": f.kind,
-                    "series": f.series,
-                    "datafile": f.id,
+                    "name": file.name,
+                    "size": file.size,
+                    "sha512": file.sha512,
+                    "kind": file.kind,
+                    "series": file.series,
+                    "datafile": file.id,
+                    # Counted from the first file's header, which the manifest's own length moves.
+                    "at": alone.content_at(index),
                 }
-                for f in self.files
+                for index, file in enumerate(self.files)
             ],
             "left_out": [asdict(one) for one in self.left_out],
         }
@@ -228,13 +233,8 @@ class Packed:
             ("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode()),
             ("SHA512SUMS", sums.encode()),
         ]
-        mtime = int(kept.created.timestamp())
-        self._tar = Tar(
-            [
-                *(Member(f"{self.folder}/{name}", len(content), mtime) for name, content in self._first),
-                *(Member(f"{self.folder}/{file.name}", file.size, mtime) for file in self.files),
-            ]
-        )
+        first = [Member(f"{self.folder}/{name}", len(content), mtime) for name, content in self._first]
+        self._tar = Tar([*first, *members])
         self.size = self._tar.size
         self.filename = f"{self.folder}.tar"
         digest = hashlib.sha256(f"{kept.token} {mtime}".encode())

@@ -19,6 +19,7 @@ from django.urls import reverse
 from tardis.tardis_portal import models as portal
 from tastypie.models import ApiKey
 
+from tardis_imagetrove import get
 from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.errors import ImageTroveError
 from tardis_imagetrove.ingest.series import ingest_series
@@ -215,6 +216,24 @@ def test_cut_ten_times_it_is_byte_by_byte_the_same(series, member, live_server, 
     assert answer.status == 200 and answer.read() == whole
     headers["Authorization"] = "ApiKey member:wrong"
     assert ask()[1].status == 401
+
+
+def test_the_client_fetches_it_with_the_address_of_its_page(
+    series, member, live_server, django_user_model, tmp_path, monkeypatch, capsys
+):
+    address = f"{live_server.url}{choose(member)}".removesuffix("scans.tar")
+    key = ApiKey.objects.get_or_create(user=django_user_model.objects.get(username="member"))[0].key
+    monkeypatch.setenv("IMAGETROVE_KEY", f"member:{key}")
+    assert get.main([address, "--out", str(tmp_path)]) == 0
+    whole = unpacked(body(member.get(f"{address}scans.tar".removeprefix(live_server.url))))
+    (folder,) = tmp_path.glob("scans-*")
+    there = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    assert there == whole and "every checksum is right" in capsys.readouterr().out
+    monkeypatch.setenv("IMAGETROVE_KEY", "member:wrong")
+    assert get.main([address, "--out", str(tmp_path)]) == 1
+    assert "The API key or password is wrong." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
