@@ -1051,6 +1051,11 @@ class ScanDownload(models.Model):
     left_out = models.JSONField(
         default=list, help_text="What was chosen and is not in it, each with the reason."
     )
+    made = models.JSONField(
+        default=dict,
+        help_text="For a BIDS dataset, files that were made for it, by name; and by dataset the DataFiles that they were "
+        "made of, which one must be allowed to download.",
+    )
 
     def __str__(self) -> str:
         return f"{len(self.files)} files for {self.user}"

@@ -222,6 +222,13 @@ class BidsView(LoginRequiredMixin, TemplateView):
         found = bids.preview(self.request, self.request.GET)
         return super().get_context_data(preview=found, imagetrove_style=style, most=bids.MOST, **kwargs)
 
+    def post(self, request: HttpRequest, **kwargs: object) -> HttpResponse:
+        """Make the dataset of the address ready to be downloaded."""
+        try:
+            return redirect("tardis_imagetrove:download", bids.keep(request, request.GET).token)
+        except PermanentError as error:
+            return self.render_to_response(self.get_context_data(problem=str(error), **kwargs), status=400)
+
 
 class Acts(ForStaff):
     """For staff who may change series."""

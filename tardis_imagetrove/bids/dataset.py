@@ -33,7 +33,7 @@ def plan(scans: Sequence[Scan], title: str, version: str) -> Plan:
     made = [
         File("dataset_description.json", content=_description(title, version)),
         File("README", content=_readme(title, named, left)),
-        File(".bidsignore", content=b"imagetrove/\n"),
+        File(".bidsignore", content=b"imagetrove/\nmanifest.json\nSHA512SUMS\n"),
         *_participants(named),
         *_scans(named),
     ]

@@ -89,6 +89,7 @@ class Scan:
         mapping: the instrument's mapping table.
         problem: why it cannot be used at all, in words.
         notes: what somebody who uses it must know, such as a conversion's warnings.
+        read: ids of the files that fields and sidecars were read of.
     """
 
     id: int
@@ -99,6 +100,7 @@ class Scan:
     mapping: MappingTable = DEFAULT
     problem: str = ""
     notes: tuple[str, ...] = ()
+    read: tuple[int, ...] = ()
 
     def get(self, name: str) -> str:
         return self.fields.get(name, "").strip()

@@ -24,9 +24,10 @@ from ..errors import ImageTroveError, PermanentError
 from ..formats.base import Fields
 from ..formats.dicom.files import fields_in
 from ..imaging.image import shape_and_step
-from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, Series
+from ..models import Archive, FilterOutput, FilterRun, InstrumentConfiguration, ScanDownload, Series
 from ..mytardis import mytardis
 from ..mytardis.reading import StoredFile, experiment_title, stored_files
+from . import downloads
 from .scans import Search, archived
 
 _HEADS = (256 * 1024, 32 * 1024 * 1024)
@@ -133,6 +134,44 @@ def preview(request: HttpRequest, asked: QueryDict) -> Preview:
     )
 
 
+def keep(request: HttpRequest, asked: QueryDict) -> ScanDownload:
+    """Make the dataset that somebody asks for ready to be downloaded.
+
+    Raises:
+        PermanentError: there are too many series, or none has a name.
+    """
+    found = preview(request, asked)
+    if found.plan is None:
+        raise PermanentError(f"{found.count} series are more than the {MOST} of one download; choose fewer")
+    if not found.named:
+        raise PermanentError("no series has a name in BIDS")
+    dataset_of = {one.scan.id: dataset_id for one, dataset_id in found.named}
+    uid_of = {one.scan.id: one.scan.uid for one, _ in found.named}
+    wanted = [
+        downloads.Wanted(
+            file.source.id,
+            dataset_of[file.of],
+            file.name,
+            file.size,
+            file.source.sha512,
+            "BIDS",
+            uid_of[file.of],
+        )
+        for file in found.plan.files
+        if file.source
+    ]
+    left_out = [downloads.LeftOut(one.scan.title, one.reason) for one in found.plan.left_out]
+    made_of: dict[int, set[int]] = {}
+    for one, dataset_id in found.named:
+        made_of.setdefault(dataset_id, set()).update(one.scan.read)
+    made = downloads.Made(
+        {file.name: file.content.decode() for file in found.plan.files if not file.source},
+        {dataset_id: sorted(ids) for dataset_id, ids in made_of.items()},
+    )
+    chosen = downloads.Plan(tuple(wanted), tuple(left_out), len(dataset_of))
+    return downloads.keep(request.user, chosen, made)  # type: ignore[arg-type] # who is signed in
+
+
 def _title(
     request: HttpRequest, project: str, search: Search, found: QuerySet[Series], chosen: bool
 ) -> tuple[str, str]:
@@ -226,6 +265,8 @@ def _scan(
         return unusable(f"there is no NIfTI image of it: {run.reason or run.get_state_display()}")
     if unverified := [file.filename for file in files if not file.verified]:
         return unusable(f"{unverified[0]} is not verified by MyTARDIS")
+    if unsure := [file.filename for file in files if len(file.sha512) != 128]:
+        return unusable(f"MyTARDIS keeps no SHA-512 checksum of {unsure[0]}")
     try:
         mapping = series.configuration.bids if series.configuration else DEFAULT
         names = tuple(sorted({*FIELDS, *mapping.fields()}))
@@ -233,7 +274,17 @@ def _scan(
         images = tuple(_images(series.directory, files, reader))
     except ImageTroveError as error:
         return unusable(str(error))
-    return Scan(series.pk, title, series.public_uid, fields, images, mapping, notes=tuple(run.warnings))
+    read = (archive.datafile_id, *(file.id for file in files if file.filename.endswith(".json")))
+    return Scan(
+        series.pk,
+        title,
+        series.public_uid,
+        fields,
+        images,
+        mapping,
+        notes=tuple(run.warnings),
+        read=read,
+    )
 
 
 def _images(directory: str, files: list[StoredFile], reader: Reader) -> Iterator[Image]:

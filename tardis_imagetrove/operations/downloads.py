@@ -7,7 +7,7 @@ import json
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -25,6 +25,8 @@ from ..tar import Member, Tar
 
 AS_RECEIVED = "Archive"
 """The kind of a series' own archive."""
+MADE = "Made"
+"""The kind of a file that was made for a download."""
 MOST_SERIES = 5000
 MOST_FILES = 50_000
 KEPT_DAYS = 30
@@ -183,22 +185,38 @@ def _unique(name: str, taken: set[str]) -> str:
     return found
 
 
-def keep(user: User, made: Plan) -> ScanDownload:
+@dataclass(frozen=True)
+class Made:
+    """Files that were made for a download.
+
+    Attributes:
+        files: text by name.
+        of: by dataset, the DataFiles that they were made of.
+    """
+
+    files: Mapping[str, str]
+    of: Mapping[int, Sequence[int]]
+
+
+def keep(user: User, plan: Plan, made: Made | None = None) -> ScanDownload:
     """Remember what is downloaded, under an address of its own; addresses that are too old are forgotten."""
     ScanDownload.objects.filter(created__lt=timezone.now() - timedelta(days=KEPT_DAYS)).delete()
     return ScanDownload.objects.create(
         user=user,
-        files=[list(asdict(file).values()) for file in made.files],
-        left_out=[[one.name, one.why] for one in made.left_out],
+        files=[list(asdict(file).values()) for file in plan.files],
+        left_out=[[one.name, one.why] for one in plan.left_out],
+        made=asdict(made) if made else {},
     )
 
 
 class Packed:
     """A kept download as a TAR.
 
-    Its first members are ``manifest.json`` and ``SHA512SUMS`` (as ``sha512sum --check`` takes it); the files follow.
+    Its first members are ``manifest.json`` and ``SHA512SUMS`` (as ``sha512sum --check`` takes it); what was made for it
+    and the files follow.
 
     Attributes:
+        count: number of files.
         etag: changes with any byte.
         folder: in which all of it unpacks.
         size: bytes of the whole.
@@ -207,28 +225,35 @@ class Packed:
     def __init__(self, kept: ScanDownload) -> None:
         self.files = tuple(Wanted(*row) for row in kept.files)
         self.left_out = tuple(LeftOut(*row) for row in kept.left_out)
-        self.folder = f"scans-{kept.created:%Y%m%d-%H%M%S}"
+        made = [(name, text.encode()) for name, text in kept.made.get("files", {}).items()]
+        self._made_of = {int(dataset): ids for dataset, ids in kept.made.get("of", {}).items()}
+        self.folder = f"{'bids' if made else 'scans'}-{kept.created:%Y%m%d-%H%M%S}"
+        listed: list[dict[str, object]] = [
+            {"name": name, "size": len(content), "sha512": hashlib.sha512(content).hexdigest(), "kind": MADE}
+            for name, content in made
+        ]
+        listed += [
+            {
+                "name": file.name,
+                "size": file.size,
+                "sha512": file.sha512,
+                "kind": file.kind,
+                "series": file.series,
+                "datafile": file.id,
+            }
+            for file in self.files
+        ]
+        self.count = len(listed)
         mtime = int(kept.created.timestamp())
-        members = [Member(f"{self.folder}/{file.name}", file.size, mtime) for file in self.files]
+        members = [Member(f"{self.folder}/{one['name']}", int(str(one["size"])), mtime) for one in listed]
         alone = Tar(members)
         manifest = {
             "created": f"{kept.created:%Y-%m-%dT%H:%M:%SZ}",
-            "files": [
-                {
-                    "name": file.name,
-                    "size": file.size,
-                    "sha512": file.sha512,
-                    "kind": file.kind,
-                    "series": file.series,
-                    "datafile": file.id,
-                    # Counted from the first file's header, which the manifest's own length moves.
-                    "at": alone.content_at(index),
-                }
-                for index, file in enumerate(self.files)
-            ],
+            # Counted from the first file's header, which the manifest's own length moves.
+            "files": [one | {"at": alone.content_at(index)} for index, one in enumerate(listed)],
             "left_out": [asdict(one) for one in self.left_out],
         }
-        sums = "".join(f"{file.sha512}  {file.name}\n" for file in self.files)
+        sums = "".join(f"{one['sha512']}  {one['name']}\n" for one in listed)
         self._first = [
             ("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode()),
             ("SHA512SUMS", sums.encode()),
@@ -240,6 +265,7 @@ class Packed:
         digest = hashlib.sha256(f"{kept.token} {mtime}".encode())
         for _, content in self._first:
             digest.update(content)
+        self._first += made
         self.etag = f'"{digest.hexdigest()[:32]}"'
 
     def problems(self, request: HttpRequest) -> list[str]:
@@ -250,6 +276,9 @@ class Packed:
             by_dataset.setdefault(file.dataset, []).append(file.id)
         allowed: set[int] = set()
         stored: dict[int, StoredFile] = {}
+        for dataset_id, ids in self._made_of.items():
+            if not set(ids) <= mytardis().downloadable_datafiles(request, dataset_id, ids):
+                found.append(f"what was made of scans of dataset {dataset_id} may not be downloaded any more")
         for dataset_id, ids in by_dataset.items():
             allowed |= mytardis().downloadable_datafiles(request, dataset_id, ids)
             for start in range(0, len(ids), _BATCH):

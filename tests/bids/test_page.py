@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import tarfile
+
 import pytest
+from django.core.management import call_command
 from django.urls import reverse
 from tardis.tardis_portal import models as portal
 
@@ -10,6 +16,7 @@ from tardis_imagetrove.models import Series
 from tardis_imagetrove.operations import bids
 
 from ..mytardis.test_access import PER_OBJECT, person
+from ..operations.test_downloads import body, unpacked
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,3 +81,54 @@ def test_odd_questions_are_no_errors(owner, django_user_model, value):
     client = person(django_user_model, "member")
     page(client, **dict.fromkeys(("q", "project", "series", "experiment", "order"), value))
     assert not Series.objects.exists()
+
+
+def test_the_dataset_is_downloaded_as_one_tar(archive, django_user_model, tmp_path):
+    archive("t1_mprage", PatientID="AB-1")
+    archive("localizer", PatientID="AB-1", filters=())
+    member = person(django_user_model, "member", "Project 12345")
+    address = f"{reverse('tardis_imagetrove:bids')}?project=Project+12345"
+    assert "Download as one TAR" in page(member, project="Project 12345")
+    answer = member.post(address)
+    assert answer.status_code == 302 and "localizer: it was not converted" in (
+        member.get(answer["Location"]).content.decode()
+    )
+    tar = f"{answer['Location']}scans.tar"
+    whole = body(member.get(tar))
+    found = unpacked(whole)
+    stored = portal.DataFile.objects.get(filename="0003_t1_mprage.nii.gz")
+    assert found["sub-AB1/anat/sub-AB1_T1w.nii.gz"] == stored.file_object.read()
+    out = tmp_path / "dataset"
+    call_command("imagetrove_bids", "--project", "12345", "--out", str(out), stdout=io.StringIO())
+    built = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    sums = found.pop("SHA512SUMS").decode().splitlines()
+    listed = json.loads(found.pop("manifest.json"))
+    assert found == built
+    assert {line[130:]: line[:128] for line in sums} == {
+        name: hashlib.sha512(content).hexdigest() for name, content in found.items()
+    }
+    assert {one["name"] for one in listed["files"]} == found.keys()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as opened:
+        starts = {one.name.partition("/")[2]: one.offset_data for one in opened}
+    # As imagetrove-get counts.
+    base = starts["SHA512SUMS"] + 512 * -(-len("\n".join(sums)) // 512)
+    assert {one["name"]: base + one["at"] for one in listed["files"]}.items() <= starts.items()
+    stranger = person(django_user_model, "stranger")
+    assert stranger.get(tar).status_code == 404
+    assert stranger.post(address).status_code == 400
+    member.logout()
+    assert member.post(address).status_code == 302 and "login" in member.post(address)["Location"]
+
+
+@PER_OBJECT
+def test_sidecars_are_not_handed_out_once_their_headers_may_not_be_had(archive, django_user_model, settings):
+    settings.ONLY_EXPERIMENT_ACLS = False
+    archive("t1_mprage", PatientID="AB-1")
+    member = person(django_user_model, "member", "Project 12345")
+    answer = member.post(f"{reverse('tardis_imagetrove:bids')}?project=Project+12345")
+    tar = f"{answer['Location']}scans.tar"
+    assert member.head(tar).status_code == 200
+    acls = portal.DatafileACL.objects.filter(datafile__filename="0003_t1_mprage_dicom.zip")
+    acls.filter(group__name="Project 12345").delete()
+    answer = member.get(tar)
+    assert answer.status_code == 409 and "may not be downloaded any more" in answer.content.decode()
