@@ -15,6 +15,7 @@ from django.utils.timezone import is_aware, localtime
 from .conversion import registry
 from .errors import PermanentError
 from .filters.base import Shown
+from .filters.facts import reading_place
 from .models import NOTE, Archive, FilterOutput, FilterRun, Instance, Series
 from .mytardis import mytardis
 from .mytardis.reading import Fact, StoredFile, dataset_facts, stored_files, thumbnail_url, verified_datafiles
@@ -359,7 +360,7 @@ def _facts(request: HttpRequest, dataset_id: int, series_uid: str) -> tuple[Show
     sensitive = mytardis().may_see_sensitive(request, dataset_id)
     facts = dataset_facts(dataset_id, "SeriesInstanceUID", series_uid, sensitive)
     # What tells the series apart says nothing of the acquisition, and comes last.
-    facts = sorted(facts, key=lambda fact: fact.name == "SeriesInstanceUID")
+    facts = sorted(facts, key=lambda fact: (fact.name == "SeriesInstanceUID", reading_place(fact.name)))
     return tuple(shown(fact) for fact in facts if fact.name not in SAID_ALREADY)
 
 

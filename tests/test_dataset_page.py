@@ -149,6 +149,18 @@ def test_facts_have_their_units(series, owner_client):
     part = ours(body(owner_client, address(series)))
     facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", part))
     assert facts["Repetition Time"] == "450 ms"
+    labels = list(facts)
+    read = [
+        "Study Date",
+        "Modality",
+        "Repetition Time",
+        "Echo Time",
+        "Slice Thickness",
+        "Rows",
+        "Series Instance UID",
+    ]
+    assert [label for label in labels if label in read] == [label for label in read if label in labels]
+    assert labels.index("Modality") < labels.index("Repetition Time") < labels.index("Slice Thickness")
     assert facts["Flip Angle"] == "70°"
     assert facts["Magnetic Field Strength"] == "3 T"
     assert facts["Series Instance UID"] == series.series_uid

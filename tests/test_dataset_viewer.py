@@ -301,6 +301,25 @@ def test_a_broken_file_is_told_and_the_picture_comes_back(series, owner, browse)
     assert not browser.run("document.querySelector('.imagetrove-load').hidden")
 
 
+def test_a_colour_under_the_crosshair_is_red_green_and_blue(series, owner, browse):  # noqa: F811
+    file = FilterOutput.objects.get(kind="NIfTI").datafile
+    path = Path(file.file_objects.get().get_full_path())
+    colours = np.zeros((20, 24, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colours["R"] = np.arange(20)[:, None, None]
+    colours["G"] = 100 + np.arange(24)[None, :, None]
+    colours["B"] = 200 + np.arange(6)[None, None, :]
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(colours, PLACE).to_bytes()))
+    portal.DataFile.objects.filter(pk=file.pk).update(size=path.stat().st_size)
+    browser = browse(series, owner)
+    open_viewer(browser)
+    place = "document.querySelector('.imagetrove-place').textContent"
+    axial, coronal, sagittal = slices(browser)
+    shown = f"red {sagittal - 1}, green {100 + coronal - 1}, blue {200 + axial - 1}"
+    assert browser.run(place).endswith(shown)
+    press(browser, "ArrowRight")
+    assert browser.run(place).endswith(shown.replace(f"red {sagittal - 1}", f"red {sagittal}"))
+
+
 def test_one_of_five_hundred_series_is_found_and_chosen_by_the_keyboard(series, owner, browse):  # noqa: F811
     many(series, 499)
     browser = browse(series, owner)

@@ -97,3 +97,52 @@ _OF_SERIES = (
     *("SeriesInstanceUID", "InstanceNumber"),
 )
 TAGS = HOLDERS | ACQUIRED | frozenset(map(parse_field, (*_OF_SERIES, *_CSA, *_B_VALUES)))
+
+READING_ORDER = (
+    *(
+        "Study Date",
+        "Shifted Study Date",
+        "StudyDescription",
+        "Modality",
+        "BodyPartExamined",
+        "PatientPosition",
+    ),
+    *("SeriesDescription", "Series", "ProtocolName"),
+    # Magnetic resonance
+    *("MagneticFieldStrength", "ReceiveCoilName", "MRAcquisitionType", "ScanningSequence", "SequenceName"),
+    *("PulseSequenceName", "RepetitionTime", "EchoTime", "EffectiveEchoTime", "InversionTime", "FlipAngle"),
+    *(
+        "EchoTrainLength",
+        "DiffusionBValue",
+        "NumberOfAverages",
+        "PixelBandwidth",
+        "BandwidthPerPixelPhaseEncode",
+    ),
+    *("ImagingFrequency", "TransmitterFrequency", "SAR"),
+    # Computed tomography
+    *(
+        "KVP",
+        "XRayTubeCurrent",
+        "ExposureTime",
+        "Exposure",
+        "CTDIvol",
+        "SpiralPitchFactor",
+        "GantryDetectorTilt",
+    ),
+    *("ConvolutionKernel", "DataCollectionDiameter", "ReconstructionDiameter"),
+    # Emission tomography
+    *("Radiopharmaceutical", "RadionuclideTotalDose", "RadionuclideHalfLife", "ActualFrameDuration", "Units"),
+    # Slices and matrix
+    *("SliceThickness", "SpacingBetweenSlices", "PixelSpacingRows", "PixelSpacingColumns", "Rows", "Columns"),
+    *("NumberOfFrames", "NumberOfImagesInMosaic", "NumberOfInstances", "NumberOfFiles"),
+    *("Manufacturer", "Manufacturer Model Name", "SoftwareVersions"),
+)
+"""Names of parameters as a radiographer reads a protocol: when and what, how it was acquired, the slices, the scanner.
+Those of other names follow."""
+
+
+def reading_place(name: str) -> tuple[int, str]:
+    """Sorts names of parameters by :data:`READING_ORDER`; smallest and largest values stand where a single one would."""
+    plain = name.removesuffix("Min").removesuffix("Max")
+    known = READING_ORDER.index(plain) if plain in READING_ORDER else len(READING_ORDER)
+    return known, "" if plain == name else "1" if name.endswith("Min") else "2"

@@ -305,6 +305,8 @@ def header_of(path: Path, found: Read | None = None) -> Header:
         across = math.ceil(math.sqrt(mosaic or 1))
         tiles = (across, math.ceil((mosaic or 1) / across))
     frames = _whole(dataset, "NumberOfFrames") or 1
+    if frames < 0:
+        raise ValueError(f"NumberOfFrames is {frames}")
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     has_pixels = pixel_bytes is not None and rows > 0 and columns > 0
     scaling = _scaling(dataset, frames)
@@ -378,10 +380,16 @@ def _whole(dataset: Attributes, keyword: str) -> int:
     Raises:
         ValueError: the attribute holds something else; the text names it.
     """
+    value = dataset.get(keyword)
     try:
-        return int(dataset.get(keyword) or 0)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{keyword} is no number ({error})") from None
+        return int(value or 0)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(_no_number(keyword, value)) from None
+
+
+def _no_number(keyword: str, value: object) -> str:
+    shown = "\\".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{keyword} is not a number ({shown[:40]})"
 
 
 def _order(dataset: Attributes, keyword: str) -> int:
@@ -518,10 +526,10 @@ def _real(dataset: Attributes, keyword: str, otherwise: float) -> float:
     value = dataset.get(keyword)
     try:
         number = float(otherwise if value in (None, "") else value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{keyword} is no number ({error})") from None
+    except (ValueError, TypeError):
+        raise ValueError(_no_number(keyword, value)) from None
     if not math.isfinite(number):
-        raise ValueError(f"{keyword} is no number ({value})")
+        raise ValueError(_no_number(keyword, value))
     return number
 
 

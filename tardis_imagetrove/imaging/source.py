@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -140,8 +141,16 @@ def _drop_scale_slope(dataset: pydicom.Dataset, element: pydicom.DataElement) ->
         del dataset[element.tag]
 
 
+_OF_PYTHON = (TypeError, AttributeError, LookupError, NameError, ArithmeticError, struct.error)
+
+
 def in_one_line(error: Exception, most: int = 240) -> str:
-    """An exception's words on one line, cut to a readable length."""
+    """An exception's words on one line, cut to a readable length.
+
+    Those of Python itself mean nothing to whoever reads them: a library met values that it had not reckoned with.
+    """
+    if isinstance(error, _OF_PYTHON) or "reshape" in str(error):
+        return "its pixel data and its attributes do not fit each other"
     # pydicom puts a whole traceback into some of its messages.
     words = " ".join(str(error).partition("Traceback (most recent")[0].split()) or type(error).__name__
     return words if len(words) <= most else words[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -195,13 +195,31 @@ def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], p
             error = (RetriableError if is_of_system(trouble) else PermanentError)(str(trouble))
         except BaseException as trouble:  # a fault in a filter, which may even raise SystemExit
             log.error("unexpected in a filter:\n%s", traceback.format_exc())
-            error = PermanentError(f"unexpected {type(trouble).__name__}: {trouble}")
+            error = PermanentError(_unexpected(trouble))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             say((value, error))
         except Exception as trouble:
-            say((None, PermanentError(f"unexpected {type(trouble).__name__} in what it returned: {trouble}")))
+            log.error("what a filter returned cannot be handed over: %r", trouble)
+            say(
+                (
+                    None,
+                    PermanentError(
+                        "the filter has a fault in what it returned; the worker's log has the details"
+                    ),
+                )
+            )
     return 0 if error is None else 1
+
+
+_OF_PYTHON = (TypeError, AttributeError, LookupError, NameError, ArithmeticError, AssertionError, SystemExit)
+
+
+def _unexpected(trouble: BaseException) -> str:
+    """Words for a fault: the filter's own, unless they are Python's, which mean nothing to whoever reads them."""
+    if isinstance(trouble, _OF_PYTHON) or not str(trouble):
+        return f"the filter has a fault ({type(trouble).__name__}); the worker's log has the details"
+    return f"the filter has a fault: {trouble}"
 
 
 def _settle(limits: Limits, parent: int) -> None:

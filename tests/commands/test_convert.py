@@ -525,7 +525,7 @@ def test_a_filter_that_fails_stops_neither_the_next_nor_the_next_series(tmp_path
     assert said.count("new: skipped\n    nothing to make") == 3
     assert f"count: done: {NAME}_3.txt" in said
     assert f"failed: {uids[0]} count: (0028,0010) Rows is 0" in said
-    assert f"failed: {uids[1]} count: unexpected ZeroDivisionError: oops" in said
+    assert f"failed: {uids[1]} count: the filter has a fault (ZeroDivisionError)" in said
     assert tree(tmp_path / "out") == {f"{NAME}_3/{NAME}_3.txt"}
 
 

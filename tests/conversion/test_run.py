@@ -232,7 +232,7 @@ def test_a_run_of_an_older_archive_is_not_put_before_the_newest(runs, scratch, s
         (PermanentError("(0028,0010) Rows is 0"), "failed", "(0028,0010) Rows is 0"),
         (RetriableError("scratch disk is full"), "waiting", "scratch disk is full"),
         (OSError(28, "No space left on device"), "waiting", "No space left on device"),
-        (ZeroDivisionError("oops"), "failed", "unexpected ZeroDivisionError: oops"),
+        (ZeroDivisionError("oops"), "failed", "the filter has a fault (ZeroDivisionError)"),
     ],
 )
 def test_trouble_is_the_runs_alone_and_said(runs, scratch, monkeypatch, error, state, words):

@@ -1,5 +1,6 @@
 """Metadata: numbers with units, words, and no person, from all that a series' headers say."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 from tardis_imagetrove.errors import PermanentError
 from tardis_imagetrove.filters.base import DicomSeries, FilterSettings
 from tardis_imagetrove.filters.metadata import MetadataFilter
+from tardis_imagetrove.filters.shared import instances_of, survey_of
+from tardis_imagetrove.imaging.source import in_one_line
+from tardis_imagetrove.imaging.stack import frame_pixels
 
 from .truth import edit, enhanced
 
@@ -146,3 +150,50 @@ def test_pixel_spacing_is_that_of_all_instances(phantom):
     assert found["PixelSpacingColumnsMin"] == (4.25, "mm")
     assert found["PixelSpacingColumnsMax"] == (8, "mm")
     assert found["PixelSpacingRows"] == (5.5, "mm")
+
+
+RAW_PYTHON = re.compile(
+    r"object has no|NoneType|Traceback|\w+Error\b|unpack|invalid literal|could not convert|not supported|unhashable"
+)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("NumberOfFrames", "IS", b"many"),
+        ("NumberOfFrames", "IS", b"-1"),
+        ("RescaleSlope", "DS", b"many"),
+        ("Rows", "US", b"\1\0\2\0"),
+        ("Rows", "US", b"\1"),
+        ("BitsStored", "US", b"\1\0\2\0"),
+        ("ImagePositionPatient", "DS", b"a\\b\\c "),
+        ("SharedFunctionalGroupsSequence", "SQ", b"many"),
+        ("PhotometricInterpretation", "CS", b"1\\2\\3 "),
+        ("SpecificCharacterSet", "CS", b"no such set "),
+    ],
+)
+def test_broken_values_are_told_in_plain_words_and_stop_nothing(phantom, tmp_path, keyword, vr, value):
+    files = phantom()
+    tag = pydicom.tag.Tag(keyword)
+
+    def spoil(dataset):
+        dataset._dict[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+    edit(files[3], spoil)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    series = DicomSeries(tuple(files), "0003_t1", shared=shared)
+    found = instances_of(series)
+    survey = survey_of(series)
+    words = [*survey.troubles, *survey.oddities, *MetadataFilter().run(series, tmp_path).warnings]
+    words += [in_one_line(error) for error in _errors(survey.headers)]
+    assert len(found) == 7 and len(survey.headers) >= 6
+    assert not [one for one in words if RAW_PYTHON.search(one)]
+
+
+def _errors(headers):
+    for header in headers:
+        try:
+            frame_pixels(header, 0)
+        except Exception as error:  # as many kinds of error as there are decoders
+            yield error

@@ -196,7 +196,9 @@ def named_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if is_of_system(error):
             raise
-        raise UnreadableFile(f"{path.name}: damaged ({error})") from error
+        raise UnreadableFile(
+            f"{path.name}: damaged; it ends too early, or a length in it is wrong"
+        ) from error
     except InvalidDicomError as error:
         raise NoInstance(f"{path.name}: not a DICOM file") from error
     except UnreadableFile:
@@ -206,4 +208,4 @@ def named_errors(path: Path) -> Iterator[None]:
     except _TooLong as error:
         raise UnreadableFile(f"{path.name}: {error}") from None
     except Exception as error:  # pydicom raises errors of many kinds for damaged files
-        raise UnreadableFile(f"{path.name}: damaged ({type(error).__name__}: {error})") from error
+        raise UnreadableFile(f"{path.name}: damaged; its attributes cannot be decoded") from error

@@ -410,10 +410,16 @@ class Viewer {
     });
     const [x, y, z] = mm;
     const side = (value, positive, negative) => `${Math.abs(value).toFixed(1)} mm ${value < 0 ? negative : positive}`;
+    const [image] = this.nv.volumes;
+    // Of a colour, NiiVue's own value is its brightness.
+    const colour = image.hdr.datatypeCode === 128 || image.hdr.datatypeCode === 2304
+      ? image.getValues(...this.place, image.frame4D) : [];
     const value = Number(values[0]?.value);
+    const shown = colour.length > 2 ? `red ${colour[0]}, green ${colour[1]}, blue ${colour[2]}`
+      : Number.isFinite(value) ? Number(value.toPrecision(6)) : '';
     this.find('.imagetrove-place').textContent = [
       this.placed ? `${side(x, 'R', 'L')}, ${side(y, 'A', 'P')}, ${side(z, 'S', 'I')}` : '',
-      Number.isFinite(value) ? Number(value.toPrecision(6)) : '',
+      shown,
     ].filter((part) => part !== '').join(': ');
   }
 
