@@ -92,6 +92,8 @@ VENDOR_GRADIENTS = (
 )
 """Creator, group, element in its block and VR of a b-value, and of the directions in patient coordinates."""
 
+_VENDOR_TAGS = frozenset({0x0019100C, 0x20011003, 0x00651009, 0x00291010, 0x00291110})
+
 FRAME_TYPES = (
     "MRImageFrameTypeSequence",
     "CTImageFrameTypeSequence",
@@ -241,6 +243,8 @@ def _diffusion(b_value: object, orientation: object) -> dict[str, object]:
 
 def _vendor_diffusion(dataset: Attributes) -> dict[str, object]:
     """The weighting by a vendor's private elements; nothing without them."""
+    if not dataset.elements.keys() & _VENDOR_TAGS:
+        return {}
     for b_value, directions in VENDOR_GRADIENTS:
         found = _private_numbers(dataset, *b_value)
         if not found:
