@@ -65,6 +65,10 @@ DISPLAY_SCALING = (
 )
 
 _STEP = "TriggerTime (PS3.3 C.7.6.16.2.2) of the slices at one place rises by {} from volume to volume"
+_PAIRS = (
+    "label and control have one TriggerTime (FrameAcquisitionDateTime), which rises by {}, so that volumes are {} apart;"
+    " dcm2niix's step is the last volume's time divided by the number of steps"
+)
 _TILT = (
     "the gantry was tilted; ours is the affine of ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2.1.1),"
     " from which dcm2niix's differs"
@@ -82,6 +86,23 @@ REASONS: dict[tuple[str, str], tuple[str, str]] = {
         _STEP.format("7400 ms, and every second volume is in each of the two images"),
     ),
     ("dcm_qa_ct", "STEREOTAXIS"): ("affine", _TILT),
+    ("dcm_qa_philips_asl", "0202_SOURCE_pCASL"): (
+        "time step",
+        _PAIRS.format("9.1 s", "4.55 s, which is RepetitionTime"),
+    ),
+    ("dcm_qa_philips_asl", "0402_SOURCE_3D_pCASL"): (
+        "time step",
+        _PAIRS.format("33.87 s", "16.94 s, four times RepetitionTime"),
+    ),
+    ("dcm_qa_philips_enh", "1903_WIP_SOURCE_3DpCASL"): (
+        "time step",
+        _PAIRS.format("127.5 s", "63.75 s, 15 times RepetitionTime")
+        + " In the enhanced object all volumes of one come before those of the other, and none is stated",
+    ),
+    ("dcm_qa_philips_asl", "0302_SOURCE_ASL_MultiPhase"): (
+        "time step",
+        "the fourth axis is phase, label or control, and repetition: TriggerTime comes back, and no step is stated",
+    ),
     ("dcm_qa_philips", "dti_ax"): (
         "gradients",
         "DiffusionBValue and DiffusionGradientOrientation are in the header of every volume",
