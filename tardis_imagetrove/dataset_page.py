@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -9,16 +10,27 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.timezone import is_aware, localtime
 
+from . import __version__
 from .conversion import registry
 from .errors import PermanentError
 from .filters.base import Shown
 from .filters.facts import reading_place
 from .models import NOTE, Archive, FilterOutput, FilterRun, Instance, Series
 from .mytardis import mytardis
-from .mytardis.reading import Fact, StoredFile, dataset_facts, stored_files, thumbnail_url, verified_datafiles
+from .mytardis.reading import (
+    ExperimentTitle,
+    Fact,
+    StoredFile,
+    dataset_facts,
+    experiments_of,
+    stored_files,
+    thumbnail_url,
+    verified_datafiles,
+)
 from .reasons import render
 
 THUMBNAIL = (120, 60)
@@ -84,6 +96,8 @@ class Download:
         size: bytes.
         url: MyTARDIS's own address for it; empty if it is not to be had.
         why_not: why it is not, in words; empty if it is.
+        sha512: in hexadecimal.
+        made_by: converter, filter and options, in words; empty for the archive itself.
     """
 
     kind: str
@@ -91,6 +105,8 @@ class Download:
     size: int
     url: str
     why_not: str
+    sha512: str
+    made_by: str
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,8 @@ class ChosenSeries:
         notes: what somebody who uses the files must know.
         reason: why it stands as it does, for staff only: ingest's words may name other people's titles.
         report: what de-identification did with each attribute, for staff only.
+        citation: where each file that the visitor may have came from, to be copied.
+        experiments: those of the dataset that the visitor may see, each usually one participant's.
     """
 
     line: SeriesLine
@@ -166,6 +184,8 @@ class ChosenSeries:
     picture: Picture | None
     downloads: tuple[Download, ...]
     older: tuple[Version, ...]
+    citation: str
+    experiments: tuple[ExperimentTitle, ...]
 
 
 @dataclass(frozen=True)
@@ -252,6 +272,10 @@ def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesL
     runs = list(newest.runs.all()) if newest else []
     files = _Files(request, dataset_id, archives)
     shown = newest if newest and files.shows(newest.datafile_id) else None
+    downloads = files.downloads(newest) if newest else ()
+    # The list that they lead to is for people who are signed in.
+    visible = mytardis().visible_experiments(request.user) if request.user.is_authenticated else None
+    titles = experiments_of([dataset_id], visible) if visible is not None else {}
     return ChosenSeries(
         line=line,
         uid=series.public_uid,
@@ -265,13 +289,38 @@ def _chosen(request: HttpRequest, dataset_id: int, series: Series, line: SeriesL
         conversions=_conversions(runs, files, request.user.is_staff),
         volumes=tuple(_volumes(runs, files, series.directory)),
         picture=next(_pictures(runs, files), None),
-        downloads=files.downloads(newest) if newest else (),
+        downloads=downloads,
         older=tuple(
             Version(archive.version, archive.created, downloads)
             for archive in archives[1:]
             if (downloads := files.downloads(archive))
         ),
+        citation=_citation(request, dataset_id, series, shown, downloads) if shown else "",
+        experiments=tuple(titles.get(dataset_id, ())),
     )
+
+
+def _citation(
+    request: HttpRequest, dataset_id: int, series: Series, archive: Archive, downloads: tuple[Download, ...]
+) -> str:
+    """Where the files came from: series, version and checksum of its archive, converter and options."""
+    page = reverse("tardis_portal.view_dataset", kwargs={"dataset_id": dataset_id})
+    lines = [
+        f"{series.description or series.directory}, SeriesInstanceUID {series.public_uid}",
+        f"archive version {archive.version} of {date_format(localtime(archive.created), 'j M Y')}, "
+        f"{archive.instance_count} instance{'s' if archive.instance_count != 1 else ''}, SHA-512 {archive.sha512}",
+        *([f"de-identified: {archive.profile}"] if archive.profile else []),
+        f"ImageTrove {__version__}, {request.build_absolute_uri(page)}?series={series.pk}",
+    ]
+    for one in downloads:
+        if one.url:
+            lines += [
+                "",
+                one.filename,
+                *([f"  {one.made_by}"] if one.made_by else []),
+                f"  SHA-512 {one.sha512}",
+            ]
+    return "\n".join(lines)
 
 
 class _Files:
@@ -298,8 +347,9 @@ class _Files:
 
     def downloads(self, archive: Archive) -> tuple[Download, ...]:
         """An archive and what was made of it, by kind."""
+        runs = {output.datafile_id: run for run in archive.runs.all() for output in run.outputs.all()}
         found = [
-            self._download(kind, self._files[datafile_id])
+            self._download(kind, self._files[datafile_id], runs.get(datafile_id))
             for kind, datafile_id in _made(archive)
             if datafile_id in self._files
         ]
@@ -308,13 +358,16 @@ class _Files:
             sorted(found, key=lambda item: (self._ranks.get(item.kind, last), item.kind, item.filename))
         )
 
-    def _download(self, kind: str, file: StoredFile) -> Download:
+    def _download(self, kind: str, file: StoredFile, run: FilterRun | None) -> Download:
         why_not = ""
         if file.id not in self._allowed:
             why_not = "not yours to download"
         elif not file.verified:
             why_not = "not verified yet"
-        return Download(kind, file.filename, file.size, "" if why_not else file.download_url, why_not)
+        url = "" if why_not else file.download_url
+        return Download(
+            kind, file.filename, file.size, url, why_not, file.sha512, _made_by(run) if run else ""
+        )
 
 
 def _made(archive: Archive) -> Iterator[tuple[str, int]]:
@@ -327,6 +380,11 @@ def _made(archive: Archive) -> Iterator[tuple[str, int]]:
     for run in archive.runs.all():
         for output in run.outputs.all():
             yield output.kind, output.datafile_id
+
+
+def _made_by(run: FilterRun) -> str:
+    options = f", options {json.dumps(run.options, sort_keys=True)}" if run.options else ""
+    return f"made by {run.converter or 'ImageTrove'}, filter {run.filter} {run.filter_version}{options}"
 
 
 def _notes(series: Series) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import datetime, timezone
 
@@ -143,6 +144,25 @@ def test_downloads_are_there_by_kind_and_come_from_mytardis(series, owner_client
         answer = owner_client.get(file.download_url)
         assert answer.status_code == 200
         assert len(b"".join(answer.streaming_content)) == file.size
+
+
+def test_each_file_can_be_cited_with_what_made_it(series, owner_client):
+    part = ours(body(owner_client, address(series)))
+    cited = html.unescape(re.search(r'id="imagetrove-citation">([^<]+)<', part)[1])
+    archive = series.archives.get()
+    assert f"SeriesInstanceUID {series.series_uid}" in cited
+    assert f"archive version 1 of {archive.created:%-d %b %Y}, 6 instances, SHA-512 {archive.sha512}" in cited
+    assert f"http://testserver{address(series)}" in cited
+    for file in files_of(series):
+        assert f"\n{file.filename}\n" in cited and f"  SHA-512 {file.sha512sum}" in cited
+    run = FilterRun.objects.get(filter="nifti")
+    assert f"  made by {run.converter}, filter nifti {run.filter_version}" in cited
+
+
+def test_it_leads_to_all_series_of_the_participant(series, owner_client):
+    experiment = series.dataset_key.experiment_key.experiment
+    part = ours(body(owner_client, address(series)))
+    assert f'scans/?experiment={experiment.pk}">All series of {experiment.title}</a>' in part
 
 
 def test_facts_have_their_units(series, owner_client):

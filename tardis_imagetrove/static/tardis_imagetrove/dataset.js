@@ -81,6 +81,7 @@ async function show(address, asNewPage) {
   }
   if (asNewPage) window.history.pushState(null, '', address);
   prepareViewer();
+  prepareCitation();
   fresh.focus({ preventScroll: true });
   fresh.scrollIntoView({ block: 'nearest' });
 }
@@ -93,6 +94,16 @@ function canDraw() {
   } catch {
     return false;
   }
+}
+
+function prepareCitation() {
+  const button = root.querySelector('.imagetrove-copy');
+  if (!button || !navigator.clipboard) return;
+  button.hidden = false;
+  button.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(document.getElementById('imagetrove-citation').textContent);
+    button.textContent = 'Copied';
+  });
 }
 
 function prepareViewer() {
@@ -440,4 +451,5 @@ class Viewer {
 if (root) {
   prepareList();
   prepareViewer();
+  prepareCitation();
 }
