@@ -115,7 +115,7 @@ class InstrumentConfigurationForm(forms.ModelForm):
         strip=False,
         widget=forms.Textarea(attrs={"rows": 8, "cols": 100, "spellcheck": "false"}),
         help_text="One a line; the first that fits decides. "
-        r"ProtocolName ~ fmri_(?P<task>\w+) => func/bold task-{task} names by a pattern, "
+        r"ProtocolName ~ fmri_(?P&lt;task&gt;\w+) => func/bold task-{task} names by a pattern, "
         "SeriesDescription = QA => leave out: quality assurance leaves out. # begins a comment.",
     )
 

@@ -275,7 +275,9 @@ def test_the_series_follow_when_runs_are_run_again_and_old_versions_are_refused(
 
 def test_a_bids_rule_that_cannot_be_used_is_named_with_its_line(staff, configuration):
     address = reverse(CHANGE, args=[configuration.pk])
-    values = {**filled(staff.get(address)), "filters": ["nifti"]}
+    form = staff.get(address)
+    assert "fmri_(?P&lt;task&gt;" in form.content.decode()
+    values = {**filled(form), "filters": ["nifti"]}
     for rules, problem in (
         ("# mine\nProtocolName ~ x => anat/T9w", "Line 2: BIDS has no anat/T9w"),
         ("ProtocolNam = x => anat/T1w", "did you mean ProtocolName?"),

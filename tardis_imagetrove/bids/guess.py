@@ -152,7 +152,7 @@ def _of_mr(scan: Scan, image: Image, text: str) -> Suggestion:
         return Suggestion(Name("perf", "asl"), "arterial spin labelling by its name")
     if _PERFUSION.search(text) and not weighted:
         return Suggestion(
-            None, "perfusion that is not said to be ASL, the only one that BIDS has; add a rule if it is"
+            None, "perfusion whose name does not say ASL: BIDS has no other; add a rule if it is ASL"
         )
     if weighted or (_DWI.search(text) and planar):
         if _SBREF.search(text):

@@ -216,7 +216,7 @@ class Packed:
     and the files follow.
 
     Attributes:
-        count: number of files.
+        listed: every file, as the manifest has it.
         etag: changes with any byte.
         folder: in which all of it unpacks.
         size: bytes of the whole.
@@ -243,7 +243,7 @@ class Packed:
             }
             for file in self.files
         ]
-        self.count = len(listed)
+        self.listed = listed
         mtime = int(kept.created.timestamp())
         members = [Member(f"{self.folder}/{one['name']}", int(str(one["size"])), mtime) for one in listed]
         alone = Tar(members)

@@ -139,7 +139,7 @@ def test_a_sequence_suggests_a_name(project, name, fields, image, expected):
         ("t1", {}, {"label": "Eq_1"}, "interpolated"),
         ("FDG brain", {"Modality": "PT"}, {"Units": "BQML"}, "requires Manufacturer, "),
         ("T1 map", {}, {}, "a map, or a scan for one"),
-        ("ep2d_perf DSC", {"ScanningSequence": "EP"}, {"volumes": 9, **EPI}, "not said to be ASL"),
+        ("ep2d_perf DSC", {"ScanningSequence": "EP"}, {"volumes": 9, **EPI}, "does not say ASL"),
         ("pcasl", {}, {"volumes": 2}, "requires MagneticFieldStrength"),
     ],
 )

@@ -90,9 +90,9 @@ def test_the_dataset_is_downloaded_as_one_tar(archive, django_user_model, tmp_pa
     address = f"{reverse('tardis_imagetrove:bids')}?project=Project+12345"
     assert "Download as one TAR" in page(member, project="Project 12345")
     answer = member.post(address)
-    assert answer.status_code == 302 and "localizer: it was not converted" in (
-        member.get(answer["Location"]).content.decode()
-    )
+    assert answer.status_code == 302
+    text = member.get(answer["Location"]).content.decode()
+    assert "localizer: it was not converted" in text and "participants.tsv" in text and "_T1w.nii.gz" in text
     tar = f"{answer['Location']}scans.tar"
     whole = body(member.get(tar))
     found = unpacked(whole)
