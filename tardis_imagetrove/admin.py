@@ -87,7 +87,7 @@ def _about(conversion: Filter) -> str:
 
 class InstrumentConfigurationForm(forms.ModelForm):
     instrument = PairsField(
-        label="DICOM fields that tell it",
+        label="Matching DICOM fields",
         help_text="Fields and the values that must all hold, one a line: ManufacturerModelName = Skyra",
     )
     experiment_title = LinesField(

@@ -126,7 +126,7 @@ def test_the_owner_and_the_mytardis_instrument_are_found_by_typing(staff, config
         )
         assert answer.status_code == 200
         assert f'data-field-name="{field}"' in page
-    assert "MyTARDIS instrument:" in page and "DICOM fields that tell it:" in page
+    assert "MyTARDIS instrument:" in page and "Matching DICOM fields:" in page
 
 
 def test_an_instrument_is_copied_under_another_name(staff, configuration):
