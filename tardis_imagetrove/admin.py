@@ -26,6 +26,7 @@ from .filters.base import Filter
 from .folder_sources import MOST_LEFT_OUT, left_out
 from .models import (
     Archive,
+    AuditFinding,
     Event,
     FilterOutput,
     FilterRun,
@@ -492,6 +493,14 @@ class NoticeAdmin(ReadOnly, admin.ModelAdmin):
     list_filter = ("stage", "kind", "subscription")
     list_select_related = ("subscription",)
     exclude = ("claim",)
+
+
+@admin.register(AuditFinding)
+class AuditFindingAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("first_seen", "code", "subject", "text", "last_seen", "gone")
+    list_filter = ("code", "gone")
+    search_fields = ("subject", "text")
+    readonly_fields = ("part",)
 
 
 class FilterOutputInline(ReadOnly, admin.TabularInline):

@@ -1038,6 +1038,48 @@ class OpenProblem(models.Model):
         return self.code
 
 
+class Audit(models.Model):
+    """A look at what was archived; one that was interrupted can be resumed."""
+
+    started = models.DateTimeField(auto_now_add=True)
+    finished = models.DateTimeField(null=True, blank=True)
+    since = models.DateTimeField(null=True, blank=True, help_text="Only archives made from then on.")
+    share = models.FloatField(default=1.0, help_text="Of the archives, from 0 to 1.")
+    seed = models.BigIntegerField(default=0, help_text="The same seed chooses the same archives.")
+    deep = models.BooleanField(default=False, help_text="Whether every byte was read.")
+    position = models.BigIntegerField(default=0, editable=False, help_text="The last archive that is done.")
+    looked = models.PositiveIntegerField(default=0, help_text="Number of archives that were looked at.")
+
+    class Meta:
+        ordering = ("-pk",)
+
+    def __str__(self) -> str:
+        return f"audit {self.pk}"
+
+
+class AuditFinding(models.Model):
+    """Something that an audit found missing or changed; it stays after it is gone."""
+
+    key = models.CharField(max_length=64, unique=True, editable=False)
+    part = models.CharField(
+        max_length=64, db_index=True, editable=False, help_text="What was looked at: one archive, one box."
+    )
+    code = models.CharField("kind", max_length=32)
+    subject = models.TextField(help_text="The series, or a file in a storage box.")
+    text = models.TextField()
+    advice = models.TextField(help_text="What a person can do.")
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField()
+    gone = models.DateTimeField(null=True, blank=True, db_index=True)
+    noticed = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        ordering = ("pk",)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.subject}"
+
+
 class ScanDownload(models.Model):
     """Files that somebody chose to download as one TAR: listed once, so that a download can be resumed."""
 

@@ -15,6 +15,7 @@ urlpatterns = [
     path("downloads/<uuid:token>/scans.tar", views.TarView.as_view(), name="download-tar"),
     path("bids/", views.BidsView.as_view(), name="bids"),
     path("series/<int:pk>/", views.SeriesView.as_view(), name="series"),
+    path("findings/", views.FindingsView.as_view(), name="findings"),
     path("explain/", views.ExplainView.as_view(), name="explain"),
     path("confirm/", views.ConfirmView.as_view(), name="confirm"),
     path("act/", views.ActView.as_view(), name="act"),

@@ -21,11 +21,12 @@ from tardis.tardis_portal.views.pages import DatasetView
 
 from .dataset_page import gather, outputs_of, thumbnails
 from .errors import ImageTroveError, PermanentError
-from .models import InstrumentConfiguration, ScanDownload, Series
+from .models import Audit, InstrumentConfiguration, ScanDownload, Series
 from .mytardis import mytardis
 from .mytardis.reading import experiments_of, parameter_sets_for, pictures_other_than
 from .operations import bids, board, downloads, scans
 from .operations.actions import ACTIONS, Action, NotPossible, do_all
+from .operations.audit import open_findings
 from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
 from .tasks import open_spool
@@ -267,9 +268,28 @@ class SeriesListView(ForStaff, ListView):
                 reasons=board.choices("reason_code"),
                 actions=ACTIONS.values(),
                 problems=spool_problems(),
+                findings=open_findings().count(),
             ),
             **kwargs,
         )
+
+
+@method_decorator(never_cache, name="dispatch")
+class FindingsView(ForStaff, ListView):
+    """What audits have found, the newest first."""
+
+    template_name = "tardis_imagetrove/findings.html"
+    paginate_by = 50
+
+    def get_queryset(self):  # noqa: ANN201 (a queryset)
+        return open_findings().order_by("-first_seen", "-pk")
+
+    def get_context_data(self, **kwargs: object) -> dict[str, object]:
+        shown = super().get_context_data(**self.context(last=Audit.objects.first()), **kwargs)
+        uids = [finding.subject for finding in shown["object_list"]]
+        found = dict(Series.objects.filter(series_uid__in=uids).values_list("series_uid", "pk"))
+        shown["rows"] = [(finding, found.get(finding.subject)) for finding in shown["object_list"]]
+        return shown
 
 
 @method_decorator(never_cache, name="dispatch")

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +26,8 @@ from ..disk import sync_file, sync_folder
 from ..errors import PermanentError, RetriableError
 
 _BLOCK = 1024 * 1024
+#: The app's folder in a storage box.
+_FOLDER = "imagetrove"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class FileRecord:
         allows, and without the version, so that one version overwrites another on S3.
         """
         version = f"{self.version}" if self.take == 1 else f"{self.version}.{self.take}"
-        return f"imagetrove/{self.dataset_id}/{self.directory}/{version}/{self.filename}"
+        return f"{_FOLDER}/{self.dataset_id}/{self.directory}/{version}/{self.filename}"
 
 
 @dataclass(frozen=True)
@@ -373,8 +376,11 @@ class MyTardis(ABC):
         self.inherit_datafile_access(datafile.pk)
         return datafile.pk
 
-    def fetch(self, datafile_id: int, path: Path) -> Sums:
+    def fetch(self, datafile_id: int, path: Path, pace: Callable[[int], None] | None = None) -> Sums:
         """Copy a file out of its storage box to ``path``, checked against its size and checksum.
+
+        Args:
+            pace: called with the number of bytes of each block; may wait.
 
         Raises:
             PermanentError: there is no such file any more.
@@ -389,6 +395,8 @@ class MyTardis(ABC):
             stream = Summing(file_chunks(source))
             for chunk in stream.chunks():
                 out.write(chunk)
+                if pace is not None:
+                    pace(len(chunk))
         sums = stream.sums()
         if sums.size != datafile.size or (datafile.sha512sum and sums.sha512 != datafile.sha512sum):
             raise RetriableError(
@@ -470,13 +478,13 @@ class MyTardis(ABC):
             raise RetriableError(f"{datafile.filename} (DataFile {datafile_id}) has no verified copy")
         return datafile, dfo
 
-    def checksum(self, datafile_id: int) -> str:
+    def checksum(self, datafile_id: int, pace: Callable[[int], None] | None = None) -> str:
         """SHA-512 of a file's bytes as they are in its storage box now.
 
         Raises:
             PermanentError, RetriableError: as :meth:`fetch`.
         """
-        return self.fetch(datafile_id, Path(os.devnull)).sha512
+        return self.fetch(datafile_id, Path(os.devnull), pace).sha512
 
     def is_kept(self, datafile_id: int) -> bool:
         """Whether a verified copy of a file is in its storage box, as large as it was stored.
@@ -493,6 +501,58 @@ class MyTardis(ABC):
                 if storage.exists(dfo.uri) and storage.size(dfo.uri) == int(dfo.datafile.size):
                     return True
         return False
+
+    @staticmethod
+    def boxes_with_files() -> list[int]:
+        """Ids of the storage boxes that hold the app's files."""
+        from tardis.tardis_portal.models import DataFileObject
+
+        ours = DataFileObject.objects.filter(uri__startswith=f"{_FOLDER}/")
+        return list(ours.order_by("storage_box").values_list("storage_box", flat=True).distinct())
+
+    def orphans(self, box_id: int, before: datetime) -> Iterator[str]:
+        """Files in the app's folder of a storage box that no DataFile names, by their names there.
+
+        Args:
+            before: younger ones may be about to be registered, and are left out.
+
+        Raises:
+            RetriableError: the box fails.
+        """
+        from tardis.tardis_portal.models import DataFileObject
+
+        storage, box = self._storage(box_id)
+        folders = [_FOLDER]
+        while folders:
+            folder = folders.pop()
+            with self._box_errors(box, folder):
+                try:
+                    inner, names = storage.listdir(folder)
+                except FileNotFoundError:
+                    continue
+            folders += [f"{folder}/{name}" for name in inner if name]
+            found = [f"{folder}/{name}" for name in names if name]
+            known = set(
+                DataFileObject.objects.filter(storage_box=box, uri__in=found).values_list("uri", flat=True)
+            )
+            for name in sorted(set(found) - known):
+                with self._box_errors(box, name):
+                    try:
+                        settled = storage.get_modified_time(name) < before
+                    except FileNotFoundError:  # removed meanwhile
+                        continue
+                if settled:
+                    yield name
+
+    @staticmethod
+    def unrecorded(known: Iterable[QuerySet]) -> Iterator[tuple[int, str]]:
+        """Id and name of each DataFile in the app's folders that is in none of ``known``, querysets of ids."""
+        from tardis.tardis_portal.models import DataFileObject
+
+        found = DataFileObject.objects.filter(uri__startswith=f"{_FOLDER}/")
+        for ids in known:
+            found = found.exclude(datafile__in=ids)
+        yield from found.order_by("datafile").values_list("datafile_id", "uri")
 
     @staticmethod
     def versions(dataset_id: int, stem: str) -> dict[int, int]:

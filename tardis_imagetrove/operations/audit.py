@@ -5,17 +5,21 @@ An audit only looks. Each finding says what a person can do.
 
 from __future__ import annotations
 
-import random
+import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
 
 from ..archive import read_manifest
 from ..errors import ImageTroveError, PermanentError, RetriableError
 from ..ingest.states import newest_archives
-from ..models import Archive, FilterOutput, Original, Series
+from ..models import Archive, Audit, AuditFinding, FilterOutput, Original, Series
 from ..mytardis import mytardis
 from ..sandbox.scratch import scratch_folder
 from ..spool import Spool
@@ -27,36 +31,60 @@ class Finding:
 
     Attributes:
         code: stable, for filters.
-        series_uid: the series that it is about.
+        subject: UID of the series that it is about, or a file's name in its storage box.
         text: what is wrong.
         advice: what a person can do.
     """
 
     code: str
-    series_uid: str
+    subject: str
     text: str
     advice: str
 
 
+#: A file in a storage box may be about to be registered for so long.
+_SETTLED = timedelta(days=1)
+#: Found by reading bytes only: an audit that does not read them cannot say that they are gone.
+_DEEP = frozenset({"changed", "unreadable", "not-in-archive", "not-in-ledger"})
+
+
 @dataclass(frozen=True)
-class Scope:
-    """What is audited.
+class Part:
+    """One thing that was looked at, and what was found.
 
     Attributes:
-        since: archives made from then on; None for all.
-        share: of the archives, chosen at random, from 0 to 1.
-        deep: also read every byte, and compare each archive's manifest with the ledger.
+        name: an archive, a storage box, or the like.
+        position: primary key of the archive; 0 of what else there is.
     """
 
-    since: datetime | None = None
-    share: float = 1.0
-    deep: bool = False
+    name: str
+    findings: list[Finding]
+    position: int = 0
 
 
-def audit(
-    scope: Scope, spool: Spool, scratch: Path, progress: Callable[[int, int], None] = lambda done, of: None
+class Pace:
+    """Waits between blocks, so that no more than some bytes a second are read."""
+
+    def __init__(self, bytes_a_second: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._rate, self._sleep = bytes_a_second, sleep
+        self._start, self._bytes = time.monotonic(), 0
+
+    def __call__(self, count: int) -> None:
+        if not self._rate:
+            return
+        self._bytes += count
+        if (ahead := self._start + self._bytes / self._rate - time.monotonic()) > 0:
+            self._sleep(ahead)
+
+
+def run(
+    about: Audit,
+    spool: Spool,
+    scratch: Path,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    pace: Pace | None = None,
 ) -> Iterator[Finding]:
-    """What is not as it should be.
+    """Audit, and record what is found; ``about`` may have been begun before and is resumed then.
 
     Args:
         scratch: for archives that are read.
@@ -66,25 +94,129 @@ def audit(
         DatabaseError: the database is away.
         SpoolError: the spool cannot be read.
     """
+    for part in _parts(about, spool, scratch, progress, pace or Pace()):
+        yield from part.findings
+        with transaction.atomic():
+            _record(part, about.deep)
+            if part.position:
+                about.position, about.looked = part.position, about.looked + 1
+                about.save(update_fields=["position", "looked"])
+    _forget_deleted()
+    about.finished = timezone.now()
+    about.save(update_fields=["finished"])
+
+
+def open_findings():  # noqa: ANN201 (a queryset)
+    """What was found and is not known to be gone."""
+    return AuditFinding.objects.filter(gone=None)
+
+
+def _record(part: Part, deep: bool) -> None:
+    now, keys = timezone.now(), set()
+    for finding in part.findings:
+        identity = repr((finding.code, finding.subject, finding.text))
+        key = hashlib.sha256(identity.encode()).hexdigest()
+        keys.add(key)
+        told = {"part": part.name, "advice": finding.advice, "last_seen": now, "gone": None}
+        row, new = AuditFinding.objects.get_or_create(
+            key=key,
+            defaults={
+                **told,
+                "code": finding.code,
+                "subject": finding.subject,
+                "text": finding.text,
+                "first_seen": now,
+            },
+        )
+        if not new:
+            if row.gone is not None:  # it has come back
+                told |= {"first_seen": now, "noticed": False}
+            AuditFinding.objects.filter(pk=row.pk).update(**told)
+    if any(finding.code == "unreachable" for finding in part.findings):
+        return  # what could not be looked at is not known to be gone
+    gone = open_findings().filter(part=part.name).exclude(key__in=keys)
+    if not deep:
+        gone = gone.exclude(code__in=_DEEP)
+    gone.update(gone=now)
+
+
+def _forget_deleted() -> None:
+    """Findings of archives that are no longer there are gone; the series has one of its own then."""
+    of_archives = open_findings().filter(part__startswith="archive:")
+    for pk, part in of_archives.values_list("pk", "part"):
+        if not Archive.objects.filter(pk=int(part.partition(":")[2])).exists():
+            AuditFinding.objects.filter(pk=pk).update(gone=timezone.now())
+
+
+def _chosen(about: Audit, pk: int) -> bool:
+    """Whether an archive is in the sample: the same seed chooses the same, whatever is added."""
+    digest = hashlib.sha256(f"{about.seed}:{pk}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < about.share * 2**64
+
+
+def _parts(
+    about: Audit, spool: Spool, scratch: Path, progress: Callable[[int, int], None], pace: Pace
+) -> Iterator[Part]:
     archives = Archive.objects.select_related("series", "datafile").order_by("pk")
-    if scope.since:
-        archives = archives.filter(created__gte=scope.since)
-    ids = list(archives.values_list("pk", flat=True))
-    if scope.share < 1:
-        ids = sorted(random.sample(ids, round(len(ids) * scope.share)))
-    newest = set(newest_archives().filter(pk__in=ids).values_list("pk", flat=True)) if ids else set()
+    if about.since:
+        archives = archives.filter(created__gte=about.since)
+    everything = archives.values_list("pk", flat=True)
+    ids = [pk for pk in everything if _chosen(about, pk)]
+    newest = set(newest_archives().values_list("pk", flat=True)) if ids else set()
     for number, pk in enumerate(ids, 1):
+        if pk <= about.position:
+            continue
         archive = archives.filter(pk=pk).first()
         if archive is not None:  # it may be superseded or deleted meanwhile
-            yield from _of_archive(archive, archive.pk in newest, scope.deep, scratch)
+            found = _of_archive(archive, archive.pk in newest, about.deep, scratch, pace)
+            yield Part(f"archive:{pk}", list(found), pk)
         progress(number, len(ids))
-    yield from _of_series()
-    yield from _of_spool(spool)
+    yield Part("series", list(_of_series()))
+    yield Part("spool", list(_of_spool(spool)))
+    if about.share >= 1 and not about.since:
+        yield Part("records", list(_of_records()))
+        for box_id in mytardis().boxes_with_files():
+            yield Part(f"box:{box_id}", list(_of_box(box_id)))
 
 
-def _of_archive(archive: Archive, is_newest: bool, deep: bool, scratch: Path) -> Iterator[Finding]:
+def _of_records() -> Iterator[Finding]:
+    """DataFiles in the app's folders that nothing of the app names."""
+    known = [
+        Archive.objects.values("datafile"),
+        Original.objects.values("datafile"),
+        Original.objects.exclude(report=None).values("report"),
+        FilterOutput.objects.values("datafile"),
+    ]
+    for datafile_id, name in mytardis().unrecorded(known):
+        yield Finding(
+            "unknown-output",
+            name,
+            f"no archive and no filter run knows DataFile {datafile_id}",
+            "Delete it in MyTARDIS, if its archive was deleted on purpose.",
+        )
+
+
+def _of_box(box_id: int) -> Iterator[Finding]:
+    """Files in a storage box that MyTARDIS does not know."""
+    try:
+        for name in mytardis().orphans(box_id, timezone.now() - _SETTLED):
+            yield Finding(
+                "orphan",
+                name,
+                f"no DataFile of MyTARDIS names this file of storage box {box_id}",
+                "Look into it; delete it by hand if it is of no use.",
+            )
+    except RetriableError as error:
+        yield Finding(
+            "unreachable", f"storage box {box_id}", str(error), "Audit again when the storage box is back."
+        )
+
+
+def _of_archive(
+    archive: Archive, is_newest: bool, deep: bool, scratch: Path, pace: Pace
+) -> Iterator[Finding]:
     uid, name = archive.series.series_uid, f"archive version {archive.version}"
-    found = list(_of_file(uid, name, archive.datafile_id, archive.sha512, deep))
+    found = list(_of_file(uid, name, archive.datafile_id, archive.sha512, deep, pace))
     yield from found
     if is_newest:
         rows = archive.instances.count()
@@ -96,7 +228,7 @@ def _of_archive(archive: Archive, is_newest: bool, deep: bool, scratch: Path) ->
                 "Restore the database from a backup, or send the series again: it is entered anew.",
             )
         if deep and not found:
-            yield from _of_manifest(archive, scratch)
+            yield from _of_manifest(archive, scratch, pace)
     for output in FilterOutput.objects.filter(run__archive=archive).select_related("run"):
         yield from _of_file(
             uid,
@@ -104,11 +236,12 @@ def _of_archive(archive: Archive, is_newest: bool, deep: bool, scratch: Path) ->
             output.datafile_id,
             "",
             deep,
+            pace,
             "Run the filter again: manage.py imagetrove_convert, or the series' page.",
         )
     for original in Original.objects.filter(archive=archive):
         yield from _of_file(
-            uid, f"originals version {original.version}", original.datafile_id, original.sha512, deep
+            uid, f"originals version {original.version}", original.datafile_id, original.sha512, deep, pace
         )
 
 
@@ -118,7 +251,7 @@ _FROM_BACKUP = (
 
 
 def _of_file(
-    uid: str, what: str, datafile_id: int, sha512: str, deep: bool, advice: str = _FROM_BACKUP
+    uid: str, what: str, datafile_id: int, sha512: str, deep: bool, pace: Pace, advice: str = _FROM_BACKUP
 ) -> Iterator[Finding]:
     portal = mytardis()
     try:
@@ -130,7 +263,7 @@ def _of_file(
                 " stored, or is not verified",
                 advice,
             )
-        elif deep and (kept := portal.checksum(datafile_id)) and sha512 and kept != sha512:
+        elif deep and (kept := portal.checksum(datafile_id, pace)) and sha512 and kept != sha512:
             yield Finding(
                 "changed", uid, f"{what} (DataFile {datafile_id}) is not what was archived: checksum", advice
             )
@@ -142,12 +275,12 @@ def _of_file(
         yield Finding(code, uid, f"{what}: {error}", again)
 
 
-def _of_manifest(archive: Archive, scratch: Path) -> Iterator[Finding]:
+def _of_manifest(archive: Archive, scratch: Path, pace: Pace) -> Iterator[Finding]:
     """Compare the ledger with the archive's own list of what it holds."""
     uid = archive.series.series_uid
     with scratch_folder(scratch) as folder:
         try:
-            mytardis().fetch(archive.datafile_id, folder / "archive.zip")
+            mytardis().fetch(archive.datafile_id, folder / "archive.zip", pace)
             members = read_manifest(folder / "archive.zip").members
         except (ImageTroveError, OSError) as error:
             yield Finding("unreadable", uid, f"archive version {archive.version}: {error}", _FROM_BACKUP)

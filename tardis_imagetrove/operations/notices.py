@@ -9,6 +9,7 @@ import hashlib
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from ..errors import PermanentError, RetriableError
-from ..models import Event, InstrumentConfiguration, Notice, OpenProblem, Series, Subscription
+from ..models import AuditFinding, Event, InstrumentConfiguration, Notice, OpenProblem, Series, Subscription
 from ..reasons import Reason
 from . import delivery, status
 
@@ -169,7 +170,7 @@ def find_problems(look: Callable[[], Iterable[Reason]] | None = None) -> int:
     reasons = status.look(counting=False).problems if look is None else look()
     found: dict[str, list[str]] = {}
     for reason in reasons:
-        if reason.code not in ("held", "filter-failed"):  # each of them has a notice of its own
+        if reason.code not in ("held", "filter-failed", "audit"):  # each of them has a notice of its own
             found.setdefault(reason.code, []).append(reason.text)
     OpenProblem.objects.exclude(code__in=found).delete()
     for code in found:
@@ -190,28 +191,28 @@ def find_problems(look: Callable[[], Iterable[Reason]] | None = None) -> int:
 _NAMING = {"folder-source": "a folder source has a problem, which its page in admin and the status tell"}
 
 
-def tell_audit(findings: Iterable[tuple[str, str]]) -> int:
-    """Keep a notice of an audit's findings; the same findings are told once.
-
-    Args:
-        findings: code and text of each.
-    """
-    findings = sorted(findings)
-    if not findings:
+def tell_audit() -> int:
+    """Keep a notice of an audit's new findings; each finding is told once, and again if it comes back."""
+    rows = list(AuditFinding.objects.filter(gone=None, noticed=False).order_by("pk"))
+    if not rows:
         return 0
-    digest = hashlib.sha256(repr(findings).encode()).hexdigest()[:40]
-    codes = {code: sum(1 for other, _ in findings if other == code) for code, _ in findings}
-    count = len(findings)
-    text = f"An audit has {count} finding{'s' if count != 1 else ''}: " + ", ".join(
+    identity = [(row.pk, row.first_seen.isoformat()) for row in rows]
+    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:40]
+    codes = Counter(row.code for row in rows)
+    count = len(rows)
+    text = f"An audit has {count} new finding{'s' if count != 1 else ''}: " + ", ".join(
         f"{number} × {code}" for code, number in sorted(codes.items())
     )
     new = 0
     for one in Subscription.objects.filter(enabled=True):
         if K.AUDIT in one.kinds:
             details = (
-                "".join(f"\n{code}: {words}" for code, words in findings[:50]) if one.with_details else ""
+                "".join(f"\n{row.code}: {row.subject}: {row.text}" for row in rows[:50])
+                if one.with_details
+                else ""
             )
             new += _keep([_notice(one, K.AUDIT, f"audit:{digest}", text + details)], one)
+    AuditFinding.objects.filter(pk__in=[row.pk for row in rows]).update(noticed=True)
     return new
 
 

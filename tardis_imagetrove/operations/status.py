@@ -16,7 +16,7 @@ from django.db.models import Count, Max
 from ..conf import settings
 from ..errors import ImageTroveError
 from ..ingest.states import newest_archives
-from ..models import Event, FilterRun, FolderSource, Series
+from ..models import AuditFinding, Event, FilterRun, FolderSource, Series
 from ..reasons import Reason, render
 from ..scp import is_promiscuous, is_receiving
 from ..scp.pending import PendingCommitments
@@ -112,6 +112,7 @@ class Records:
         filter_runs: number of runs of newest archives, by state; only of those in :data:`COUNTED_RUNS`.
         listed, failed: the oldest :data:`MOST_LISTED`.
         folders: name and problem of each folder source that has one.
+        findings: of audits, not known to be gone.
         clock_seconds: how far this machine's clock is ahead of the database's, or the other way if below 0.
     """
 
@@ -121,6 +122,7 @@ class Records:
     failed: tuple[FailedRun, ...]
     clock_seconds: float = 0.0
     folders: tuple[tuple[str, str], ...] = ()
+    findings: int = 0
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,8 @@ def _record_problems(records: Records) -> Iterator[Reason]:
         yield Reason("held", f"{held} series {'is' if held == 1 else 'are'} held")
     if failed := records.filter_runs[FilterRun.State.FAILED]:
         yield Reason("filter-failed", f"{failed} filter run{'s' if failed > 1 else ''} failed")
+    if found := records.findings:
+        yield Reason("audit", f"audits have {found} open finding{'s' if found > 1 else ''}: see the board")
     for name, problem in records.folders:
         yield Reason("folder-source", f"folder source {name}: {problem}")
     if abs(records.clock_seconds) > CLOCK_SECONDS:
@@ -308,6 +312,7 @@ def look_at_records(states: Iterable[str] = ATTENTION) -> Records:
             )[:MOST_LISTED]
         ),
         clock_seconds=_clock_seconds(),
+        findings=AuditFinding.objects.filter(gone=None).count(),
         folders=tuple(
             FolderSource.objects.filter(enabled=True).exclude(problem="").values_list("name", "problem")
         ),

@@ -326,7 +326,7 @@ def test_an_audits_findings_are_told_once(mailbox, spool, settings):
             call_command("imagetrove_audit", stdout=StringIO(), skip_checks=True)
     notices.send_due()
     (mail,) = mailbox.mails
-    assert "An audit has 1 finding: 1 × no-archive" in mail.get_content()
+    assert "An audit has 1 new finding: 1 × no-archive" in mail.get_content()
 
 
 def test_the_command_shows_what_it_would_send_and_sends_it(mailbox, spool, settings):
