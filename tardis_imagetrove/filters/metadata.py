@@ -248,9 +248,9 @@ class _Acquisition:
 
     def _from_siemens(self, told: set[str]) -> Iterator[Parameter]:
         """What only the CSA header says: of the first instance, or of all where it has a b-value."""
-        sources = [siemens_csa(self._attributes[0])]
-        if "B_value" in sources[0]:
-            sources += map(siemens_csa, self._attributes[1:])
+        sources = [siemens_csa(self._attributes[0], SIEMENS.keys())]
+        if "B_value" in sources[0] and not {"DiffusionBValue", "DiffusionBValueMin"} & told:
+            sources += (siemens_csa(one, SIEMENS.keys()) for one in self._attributes[1:])
         for field, (name, units, full_name) in SIEMENS.items():
             if {name, f"{name}Min"} & told:
                 continue

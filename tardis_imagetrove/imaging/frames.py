@@ -252,7 +252,7 @@ def _vendor_diffusion(dataset: Attributes) -> dict[str, object]:
         direction = tuple(number for one in directions for number in _private_numbers(dataset, *one))
         told = _diffusion(found[0], direction)
         return {"vendor_b_value": told["b_value"], "vendor_gradient": told["gradient"]}
-    csa = siemens_csa(dataset)
+    csa = siemens_csa(dataset, ("B_value", "DiffusionGradientDirection"))
     if not csa.get("B_value"):
         return {}
     told = _diffusion(csa["B_value"][0], tuple(csa.get("DiffusionGradientDirection", ())))

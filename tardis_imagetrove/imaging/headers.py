@@ -295,7 +295,7 @@ def header_of(path: Path, found: Read | None = None) -> Header:
     csa: Mapping[str, Sequence[object]] = {}
     kinds = _text(dataset, "ImageType").split("\\")
     if "MOSAIC" in kinds:
-        csa = siemens_csa(dataset)
+        csa = siemens_csa(dataset, _OF_CSA)
         mosaic = _mosaic_slices(dataset, csa)
         tiles = (math.ceil(math.sqrt(mosaic or 1)),) * 2
         mosaic_planes = _mosaic_planes(dataset, csa) if mosaic else None
@@ -625,6 +625,9 @@ def _mosaic_planes(dataset: Attributes, csa: Mapping[str, Sequence[object]]) -> 
     first = position + per_column * columns + per_row * rows
     along = np.arange(count)[:, None] * normal * spacing[0]
     return Planes(first + along, np.tile(per_column, (count, 1)), np.tile(per_row, (count, 1)))
+
+
+_OF_CSA = frozenset({"NumberOfImagesInMosaic", "SliceNormalVector", "MosaicRefAcqTimes"})
 
 
 def _slice_times(dataset: Attributes, csa: Mapping[str, Sequence[object]], mosaic: int) -> tuple[float, ...]:

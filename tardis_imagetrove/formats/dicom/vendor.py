@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -194,13 +194,20 @@ def read_csa(header: bytes) -> Iterator[CsaField]:
         raise ValueError("damaged CSA header") from error
 
 
-def siemens_csa(dataset: Dataset | PrivateValues) -> dict[str, list[float | int | str]]:
-    """The fields of a Siemens CSA image header that have values; empty without a readable header."""
+def siemens_csa(
+    dataset: Dataset | PrivateValues, names: Collection[str] = ()
+) -> dict[str, list[float | int | str]]:
+    """The fields of a Siemens CSA image header that have values; empty without a readable header.
+
+    Args:
+        names: only these.
+    """
     header = _private_value(dataset, *CSA_IMAGE_HEADER)
     if not isinstance(header, bytes):
         return {}
     try:
-        found = {field.name: field.values() for field in read_csa(header)}
+        fields = (field for field in read_csa(header) if not names or field.name in names)
+        found = {field.name: field.values() for field in fields}
     except ValueError:
         return {}
     return {name: values for name, values in found.items() if values}
