@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 
-from ..formats.dicom.attributes import NOTHING, Attributes, number_of, numbers_of
+from ..formats.dicom.attributes import Attributes, number_of, numbers_of, tag_of
 from ..formats.dicom.vendor import siemens_csa, typed_value
 
 Value = float | str | None
@@ -81,6 +81,25 @@ OF_FRAMES = (
 )
 """Attributes that :func:`frames_of_header` reads at the top of a dataset."""
 
+FRAME_TYPES = (
+    "MRImageFrameTypeSequence",
+    "CTImageFrameTypeSequence",
+    "PETFrameTypeSequence",
+)
+
+_OF_ONE_FRAME = tuple(
+    map(
+        tag_of,
+        (
+            *dict.fromkeys(trait.sequence for trait in TRAITS if trait.sequence),
+            *FRAME_TYPES,
+            "TemporalPositionSequence",
+            "MRDiffusionSequence",
+        ),
+    )
+)
+"""Functional groups that tell what a frame shows, beside FrameContentSequence."""
+
 _PHILIPS = "Philips MR Imaging DD 001"
 VENDOR_GRADIENTS = (
     (("SIEMENS MR HEADER", 0x0019, 0x0C, "IS"), (("SIEMENS MR HEADER", 0x0019, 0x0E, "FD"),)),
@@ -93,12 +112,6 @@ VENDOR_GRADIENTS = (
 """Creator, group, element in its block and VR of a b-value, and of the directions in patient coordinates."""
 
 _VENDOR_TAGS = frozenset({0x0019100C, 0x20011003, 0x00651009, 0x00291010, 0x00291110})
-
-FRAME_TYPES = (
-    "MRImageFrameTypeSequence",
-    "CTImageFrameTypeSequence",
-    "PETFrameTypeSequence",
-)
 
 COMPONENTS = {"MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I"}
 """ComplexImageComponent (PS3.3 C.8.13.3.1.1) as the third value of ImageType."""
@@ -140,7 +153,16 @@ def frames_of_header(dataset: Attributes, count: int) -> tuple[Frame, ...]:
     if len(groups) != count:
         return (plain,) * count
     shared = dataset.first("SharedFunctionalGroupsSequence")
-    return tuple(_enhanced_frame(group, shared, plain) for group in groups)
+    # Frames mostly differ in place, number and time alone.
+    known: dict[tuple[object, ...], Frame] = {}
+    frames = []
+    for group in groups:
+        key = tuple(map(group.identity, _OF_ONE_FRAME))
+        if (frame := known.get(key)) is None:
+            frame = known[key] = _enhanced_frame(group, shared, plain)
+        content = group.first("FrameContentSequence") or (shared and shared.first("FrameContentSequence"))
+        frames.append(_with_content(frame, content) if content else frame)
+    return tuple(frames)
 
 
 def _plain_frame(dataset: Attributes) -> Frame:
@@ -190,10 +212,7 @@ def _enhanced_frame(group: Attributes, shared: Attributes | None, plain: Frame) 
             if component:
                 traits[0] = _with_component(traits[0], component)
     trigger = number_of(of("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"))
-    content = item("FrameContentSequence") or NOTHING
     offset = number_of(of("TemporalPositionSequence", "TemporalPositionTimeOffset"))
-    if math.isnan(offset):
-        offset = number_of(content.get("TemporalPositionTimeOffset"))
     diffusion = item("MRDiffusionSequence")
     weights = {"b_value": plain.b_value, "gradient": plain.gradient}
     if diffusion is not None:
@@ -204,17 +223,23 @@ def _enhanced_frame(group: Attributes, shared: Attributes | None, plain: Frame) 
         weights = _diffusion(b_value, direction and direction.get("DiffusionGradientOrientation"))
     return Frame(
         traits=tuple(traits),
-        clocks=(
-            offset,
-            _datetime(content.get("FrameReferenceDateTime")),
-            trigger / 1000,
-            _datetime(content.get("FrameAcquisitionDateTime")),
-            math.nan,
-        ),
-        duration=number_of(content.get("FrameAcquisitionDuration")) / 1000,
+        clocks=(offset, math.nan, trigger / 1000, math.nan, math.nan),
+        duration=math.nan,
         repetition=number_of(of("MRTimingAndRelatedParametersSequence", "RepetitionTime")) / 1000,
         **weights,
     )
+
+
+def _with_content(frame: Frame, content: Attributes) -> Frame:
+    """The frame with what its FrameContentSequence says."""
+    offset, _, trigger, _, last = frame.clocks
+    if math.isnan(offset):
+        offset = number_of(content.get("TemporalPositionTimeOffset"))
+    reference, acquired = (
+        _datetime(content.get(name)) for name in ("FrameReferenceDateTime", "FrameAcquisitionDateTime")
+    )
+    duration = number_of(content.get("FrameAcquisitionDuration")) / 1000
+    return replace(frame, clocks=(offset, reference, trigger, acquired, last), duration=duration)
 
 
 def _trait(trait: Trait, value: object) -> Value:

@@ -125,10 +125,11 @@ def gaps(headers: Sequence[Header]) -> list[str]:
         normals = np.cross(header.planes.per_column, header.planes.per_row)
         normals /= np.linalg.norm(normals, axis=1)[:, None]
         along = np.einsum("ij,ij->i", normals, header.planes.positions)
-        for normal, place in zip(np.round(normals, 3) + 0.0, along, strict=True):
+        tolerance = position_tolerance(header.planes)
+        for normal, place in zip((np.round(normals, 3) + 0.0).tolist(), along.tolist(), strict=True):
             stack = header.rows, header.columns, *normal
-            stacks.setdefault(stack, []).append(float(place))
-            tolerances[stack] = position_tolerance(header.planes)
+            stacks.setdefault(stack, []).append(place)
+            tolerances[stack] = tolerance
     words = []
     for stack, places in stacks.items():
         words += _gaps_in(np.array(places), tolerances[stack])

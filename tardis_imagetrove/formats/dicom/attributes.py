@@ -158,6 +158,13 @@ class Attributes:
                     return value
         return None
 
+    def identity(self, tag: int) -> object:
+        """What two elements have in common if they are the same: their bytes; None if it is absent."""
+        element = self.elements.get(tag)
+        if element is None or isinstance(element[1], bytes):
+            return element
+        return id(element[1])
+
     def items(self, keyword: str) -> list[Attributes]:
         """The items of a sequence; none if it is absent."""
         found = self.get(keyword)
@@ -203,10 +210,6 @@ def _unpickled(
     elements: dict[int, tuple[str | None, object]], implicit: bool, little: bool, characters: list[str]
 ) -> Attributes:
     return Attributes(elements, _Encoding(implicit, little, characters, {}))
-
-
-NOTHING = Attributes({}, _Encoding(False, True, [], {}))
-"""A data set without attributes."""
 
 
 def text_of(raw: bytes, characters: list[str] | None) -> str:
