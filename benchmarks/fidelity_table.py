@@ -20,7 +20,7 @@ def line(name: str, rows: list[dict[str, object]]) -> str:
     """One line of the table; a difference without a reason is an error, which stands in it."""
     verdicts = Counter(str(row["verdict"]) for row in rows)
     differing = [row for row in rows if row["verdict"] in ("differs", "sidecar", "failed")]
-    unexplained = sum(not row["reason"] for row in differing)
+    unexplained = sum(not row["reason"] for row in differing if row["verdict"] != "sidecar")
     flagged = sum(row["verdict"] in ("same", "sidecar") and row["state"] == "partial" for row in rows)
     ours, alone = (sum(float(str(row[key])) for row in rows) for key in ("cpu", "cpu_dcm2niix"))
     differ = f"{len(differing)}" + (f" ({unexplained} WITHOUT)" if unexplained else "")

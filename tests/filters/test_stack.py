@@ -459,7 +459,7 @@ def test_a_scaling_that_is_no_number_is_named(phantom, run):
     files = phantom()
     for path in files:
         edit(path, lambda dataset: dataset.add_new("RescaleSlope", "LO", "much"))
-    with pytest.raises(PermanentError, match="RescaleSlope is no number"):
+    with pytest.raises(PermanentError, match="RescaleSlope is not a number"):
         run(NiftiFilter, files)
 
 
