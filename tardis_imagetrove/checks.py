@@ -13,6 +13,7 @@ from pathlib import Path
 
 from django.conf import settings as django_settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
@@ -23,7 +24,9 @@ from .models import InstrumentConfiguration
 from .mytardis import mytardis
 from .mytardis.parameters import schema_problem
 from .parameters import Level
+from .scp import is_promiscuous
 from .senders import configured_senders, instruments_without_senders
+from .spool import SpoolError
 
 #: Settings of which the receiver knows nothing.
 _WORKERS_ALONE = ("SCRATCH", "INGEST_QUEUE", "CONVERT_QUEUE", "FILTERS")
@@ -147,6 +150,42 @@ def check_broker(**_: object) -> list[checks.CheckMessage]:
         checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W008", hint="Series wait meanwhile.")
         for words in unheard()
     ]
+
+
+@checks.register("imagetrove", deploy=True)
+def check_spool_is_safe(**_: object) -> list[checks.CheckMessage]:
+    """Whether the receiver that runs now knows its senders, and has room; by ``check --deploy``."""
+    from .tasks import open_spool
+
+    if not {"SPOOL", "SPOOL_RESERVE_MIB"}.isdisjoint(settings.problems()):
+        return []  # told by the check of settings
+    found: list[checks.CheckMessage] = []
+    try:
+        spool = open_spool()
+        if is_promiscuous(spool):
+            found.append(
+                checks.Warning(
+                    "The receiver accepts every sender: it was started with --promiscuous.",
+                    hint="Anybody who reaches the port can store. Configure senders and restart it without.",
+                    id="imagetrove.W010",
+                )
+            )
+        if (free := spool.free_bytes()) < max(1, spool.reserve_bytes):
+            words = (
+                f"has {free / 2**20:.0f} MiB for receiving"
+                if free > 0
+                else "is in its reserve: every instance is refused"
+            )
+            found.append(
+                checks.Warning(
+                    f"The disk of {spool.root} {words}; the reserve is {spool.reserve_bytes / 2**20:.0f} MiB.",
+                    hint="A day of scans must fit, for when workers are away.",
+                    id="imagetrove.W011",
+                )
+            )
+    except (SpoolError, ImproperlyConfigured):
+        pass  # a folder that is missing is told by the check of folders
+    return found
 
 
 @checks.register("imagetrove")

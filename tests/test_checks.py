@@ -14,8 +14,11 @@ from tardis_imagetrove.checks import (
     check_mytardis_database,
     check_schemas,
     check_senders,
+    check_spool_is_safe,
 )
 from tardis_imagetrove.models import Series
+from tardis_imagetrove.scp import promiscuous_mark
+from tardis_imagetrove.spool import Spool
 
 from .conftest import configure
 
@@ -115,6 +118,21 @@ def test_a_queue_of_the_wrong_kind_does_not_stop_the_check_of_the_broker(setting
 def test_a_folder_that_is_not_there_is_told_since_its_disk_may_not_be_mounted(settings, tmp_path, key):
     messages = found(settings, **{key: str(tmp_path / "not" / "mounted")})
     assert "not/mounted does not exist" in messages["imagetrove.W003"]
+
+
+def test_a_receiver_for_everybody_and_a_spool_without_space_are_told(settings, tmp_path):
+    def unsafe(reserve: int, folder: str = str(tmp_path)) -> list[str]:
+        settings.IMAGETROVE = {**settings.IMAGETROVE, "SPOOL": folder, "SPOOL_RESERVE_MIB": reserve}
+        return [message.id for message in check_spool_is_safe()]
+
+    assert unsafe(0) == unsafe(0, str(tmp_path / "away")) == unsafe(-1) == []
+    with promiscuous_mark(Spool(tmp_path)):
+        assert unsafe(0) == ["imagetrove.W010"]
+    free = Spool(tmp_path).free_bytes() // 2**20
+    assert unsafe(free * 2 // 3) == ["imagetrove.W011"]
+    assert unsafe(free * 2) == ["imagetrove.W011"]
+    (message,) = check_spool_is_safe()
+    assert "every instance is refused" in message.msg
 
 
 @pytest.mark.skipif(TYPED, reason="MyTARDIS 5.0 has needs of its own")
