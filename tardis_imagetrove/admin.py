@@ -89,13 +89,15 @@ def _about(conversion: Filter) -> str:
 class InstrumentConfigurationForm(forms.ModelForm):
     instrument = PairsField(
         label="Matching DICOM fields",
-        help_text="Fields and the values that must all hold, one a line: ManufacturerModelName = Skyra",
+        help_text="Fields and values that must all match, one per line: ManufacturerModelName = Skyra",
     )
     experiment_title = LinesField(
-        help_text="DICOM fields, one a line, whose values joined by / make the title."
+        help_text="DICOM fields, one per line. Their values, joined by /, make the title."
     )
-    dataset_title = LinesField(help_text="DICOM fields, one a line, whose values joined by / make the title.")
-    default_operators = LinesField(required=False, help_text="Names or mail addresses, one a line.")
+    dataset_title = LinesField(
+        help_text="DICOM fields, one per line. Their values, joined by /, make the title."
+    )
+    default_operators = LinesField(required=False, help_text="Names or mail addresses, one per line.")
     filters = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
@@ -107,7 +109,7 @@ class InstrumentConfigurationForm(forms.ModelForm):
         required=False,
         choices=[(option.value, option.title) for option in Option],
         widget=forms.CheckboxSelectMultiple,
-        help_text="What the profile keeps all the same; none is the strictest.",
+        help_text="Attributes that are kept in spite of the profile. None ticked is the strictest.",
     )
 
     bids_rules = forms.CharField(
@@ -115,9 +117,9 @@ class InstrumentConfigurationForm(forms.ModelForm):
         required=False,
         strip=False,
         widget=forms.Textarea(attrs={"rows": 8, "cols": 100, "spellcheck": "false"}),
-        help_text="One a line; the first that fits decides. "
-        r"ProtocolName ~ fmri_(?P&lt;task&gt;\w+) => func/bold task-{task} names by a pattern, "
-        "SeriesDescription = QA => leave out: quality assurance leaves out. # begins a comment.",
+        help_text="One per line; the first match counts. "
+        r"ProtocolName ~ fmri_(?P&lt;task&gt;\w+) => func/bold task-{task} names series by a pattern; "
+        "SeriesDescription = QA => leave out: quality assurance excludes them. # begins a comment.",
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -127,7 +129,7 @@ class InstrumentConfigurationForm(forms.ModelForm):
             gone = [name for name in self.instance.filters or () if name not in known]
             self.fields["filters"].choices = [
                 *((name, _about(conversion)) for name, conversion in known.items()),
-                *((name, f"{name}: no such filter here; untick it") for name in gone),
+                *((name, f"{name}: unknown filter; untick it") for name in gone),
             ]
 
     class Meta:
@@ -141,9 +143,9 @@ class InstrumentConfigurationForm(forms.ModelForm):
         }
         help_texts = {
             "schema_experiment": "Namespace of the experiments' parameters: http://example.edu/schema/1",
-            "schema_dataset": "Another one, of the datasets': http://example.edu/schema/2. "
-            "The pattern in DATASET_VIEWS must match it.",
-            "schema_file": "A third one, of the files': http://example.edu/schema/3",
+            "schema_dataset": "Namespace of the datasets' parameters: http://example.edu/schema/2. "
+            "A pattern in DATASET_VIEWS must match it.",
+            "schema_file": "Namespace of the files' parameters: http://example.edu/schema/3",
         }
 
     def clean_filters(self) -> list[str]:
@@ -151,7 +153,7 @@ class InstrumentConfigurationForm(forms.ModelForm):
         unknown = sorted(set(names) - registry.load().keys())
         if unknown:
             raise forms.ValidationError(
-                f"No such filter: {', '.join(unknown)}. There are {', '.join(registry.load())}."
+                f"Unknown filter: {', '.join(unknown)}. The filters are {', '.join(registry.load())}."
             )
         return names
 
@@ -161,7 +163,7 @@ class SenderInline(admin.TabularInline):
 
     model = Sender
     extra = 1
-    verbose_name_plural = "senders: only these may store"
+    verbose_name_plural = "senders (all others are rejected)"
 
 
 @admin.register(InstrumentConfiguration)
@@ -238,7 +240,7 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
             try:
                 trial = try_instrument(form.instance, open_spool())
             except (ImageTroveError, ImproperlyConfigured) as error:
-                problem = f"It cannot be tried: {error}."
+                problem = f"This cannot be tried: {error}."
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -263,8 +265,12 @@ class InstrumentConfigurationAdmin(admin.ModelAdmin):
 
 
 class FolderSourceForm(forms.ModelForm):
-    take = LinesField(required=False, help_text="Patterns of files to take, one a line: *.dcm. Empty is all.")
-    leave = LinesField(required=False, help_text="Patterns of files and folders to leave, one a line: *.tmp")
+    take = LinesField(
+        required=False, help_text="Patterns of files to import, one per line, such as *.dcm. Empty: all."
+    )
+    leave = LinesField(
+        required=False, help_text="Patterns of files and folders to ignore, one per line, such as *.tmp"
+    )
 
     class Meta:
         model = FolderSource
@@ -285,13 +291,13 @@ class FolderSourceAdmin(admin.ModelAdmin):
     readonly_fields = ("problem", "looked", "left_out")
     fieldsets = (
         (None, {"fields": ("name", "enabled", "path", "kind", "configuration")}),
-        ("When an entry is complete", {"fields": ("quiet_seconds", "marker")}),
+        ("Completion", {"fields": ("quiet_seconds", "marker")}),
         ("Which files", {"fields": ("take", "leave", "pattern")}),
-        ("What becomes of them", {"fields": ("afterwards", "move_to")}),
+        ("After archiving", {"fields": ("afterwards", "move_to")}),
         ("Status", {"fields": ("problem", "looked", "left_out")}),
     )
 
-    @admin.display(description="Files that were left out")
+    @admin.display(description="Skipped files")
     def left_out(self, source: FolderSource) -> str:
         from .tasks import open_spool
 
@@ -338,7 +344,7 @@ class RegionsField(LinesField):
 
 class PixelRuleForm(forms.ModelForm):
     regions = RegionsField(
-        help_text="Rectangles to black out in pixels, one a line, as left, top, width and height: 0 0 640 48"
+        help_text="Rectangles to black out, one per line; left, top, width and height in pixels: 0 0 640 48"
     )
 
     class Meta:
@@ -369,14 +375,12 @@ class PixelRuleAdmin(admin.ModelAdmin):
         try:
             trial = try_rule(rule.pixel_regions, open_spool())
         except ImageTroveError as error:
-            problem = f"It cannot be tried: {error}"
+            problem = f"This cannot be tried: {error}"
         if request.method == "POST" and trial is not None:
             rule.approved, rule.approved_by = now(), request.user.get_username()
             rule.save()
             self.log_change(request, rule, "Approved.")
-            self.message_user(
-                request, "Approved; held series are tried again by themselves.", messages.SUCCESS
-            )
+            self.message_user(request, "Approved. Held series are retried automatically.", messages.SUCCESS)
             return redirect("admin:tardis_imagetrove_pixelrule_changelist")
         pictures = {} if trial is None else {"before": trial.before, "after": trial.after}
         context = {
@@ -393,7 +397,7 @@ class PixelRuleAdmin(admin.ModelAdmin):
 
 class SubscriptionForm(forms.ModelForm):
     kinds = forms.MultipleChoiceField(
-        label="What to tell", choices=Subscription.Kind.choices, widget=forms.CheckboxSelectMultiple
+        label="Events", choices=Subscription.Kind.choices, widget=forms.CheckboxSelectMultiple
     )
 
     class Meta:
@@ -472,7 +476,7 @@ class SeriesAdmin(ReadOnly, MayRequeue, admin.ModelAdmin):
     def not_archived(self, series: Series) -> str:
         return render(series.left_out)
 
-    @admin.action(description="Ingest now, or retry", permissions=["requeue"])
+    @admin.action(description="Archive now, or retry", permissions=["requeue"])
     def ingest_now(self, request: HttpRequest, queryset: QuerySet[Series]) -> None:
         from .tasks import ingest_now
 

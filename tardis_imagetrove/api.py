@@ -92,7 +92,7 @@ class ReadOnlyResource(ModelResource):
     def obj_get_list(self, bundle: Bundle, **kwargs: object) -> QuerySet:
         for name, values in bundle.request.GET.lists():
             if any("\0" in value for value in values):  # which PostgreSQL takes in no text
-                raise BadRequest(f"{name}: a value cannot hold a NUL character")
+                raise BadRequest(f"{name}: a value cannot contain a NUL character")
             if name == "offset" and any(len(value) > _OFFSET_DIGITS for value in values):
                 raise BadRequest(f"{name}: a number has at most {_OFFSET_DIGITS} digits")
         return super().obj_get_list(bundle, **kwargs)
@@ -158,7 +158,9 @@ class SeriesAppResource(ReadOnlyResource):
         for name in ("state", "state__exact", "state__in"):
             for value in ",".join(filters.getlist(name)).split(",") if name in filters else ():
                 if value not in Series.State.values:
-                    raise BadRequest(f"{name}: there is no state {value!r}: {', '.join(Series.State.values)}")
+                    raise BadRequest(
+                        f"{name}: unknown state {value!r}; the states are {', '.join(Series.State.values)}"
+                    )
         # Tastypie filters by fields of the model itself; this one is its configuration's.
         instruments = filters.pop("instrument", [])
         found = super().build_filters(filters, **kwargs)

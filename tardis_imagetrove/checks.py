@@ -57,7 +57,7 @@ def _check_keys() -> Iterator[checks.CheckMessage]:
         return
     for key in sorted(settings.given().keys() - DEFAULTS.keys(), key=repr):
         yield checks.Error(
-            f"IMAGETROVE[{key!r}] is no setting of this app.",
+            f"IMAGETROVE contains an unknown key {key!r}.",
             hint=f"The settings are {', '.join(sorted(DEFAULTS))}.",
             id="imagetrove.E001",
         )
@@ -89,7 +89,7 @@ def _check_folders() -> Iterator[checks.CheckMessage]:
         elif not Path(value).exists():
             yield checks.Warning(
                 f"IMAGETROVE[{key!r}]: {value} does not exist.",
-                hint="If it is on a disk of its own, is that mounted? Otherwise make the folder.",
+                hint="If it is on its own disk, mount it. Otherwise create the folder.",
                 id="imagetrove.W003",
             )
 
@@ -125,7 +125,7 @@ def _check_queues() -> Iterator[checks.CheckMessage]:
         queue = None if key in problems else getattr(settings, key)
         if queue and not conf.task_create_missing_queues and queue not in named:
             yield checks.Error(
-                f"IMAGETROVE[{key!r}]: Celery knows no queue {queue!r}, and is set to make none.",
+                f"IMAGETROVE[{key!r}]: queue {queue!r} is not defined in Celery, and Celery may not create queues.",
                 hint="Add it to Celery's setting of task queues.",
                 id="imagetrove.E009",
             )
@@ -147,7 +147,9 @@ def check_broker(**_: object) -> list[checks.CheckMessage]:
     if {"IMAGETROVE", "INGEST_QUEUE", "CONVERT_QUEUE"} & settings.problems().keys():
         return []  # told by the check of settings
     return [
-        checks.Warning(f"{words[0].upper()}{words[1:]}.", id="imagetrove.W008", hint="Series wait meanwhile.")
+        checks.Warning(
+            f"{words[0].upper()}{words[1:]}.", id="imagetrove.W008", hint="Until then, series wait."
+        )
         for words in unheard()
     ]
 
@@ -271,7 +273,7 @@ def check_dataset_views(**_: object) -> list[checks.CheckMessage]:
                 continue
         ours = getattr(view, "__module__", "").partition(".")[0] == __package__
         if ours and not _is_our_page(view):
-            found.append(f"DATASET_VIEWS[{pattern!r}]: {view!r} is no page of a dataset")
+            found.append(f"DATASET_VIEWS[{pattern!r}]: {view!r} is not a dataset page")
     return [checks.Warning(f"{words}.", hint=_DATASET_VIEWS_HINT, id="imagetrove.W009") for words in found]
 
 
@@ -286,13 +288,13 @@ def check_dataset_schemas(databases: Sequence[str] | None = None, **_: object) -
     except DatabaseError:  # before the first migrate
         return []
     without = [
-        f"Instrument configuration {name}: no pattern of DATASET_VIEWS for the app's page fits its dataset"
-        f" schema {schema}; MyTARDIS shows its datasets on a page of its own"
+        f"Instrument configuration {name}: no pattern of DATASET_VIEWS for the app's page matches its dataset"
+        f" schema {schema}; MyTARDIS shows its own page for these datasets"
         for name, schema in sorted(schemas.items())
         if not any(re.match(pattern, schema) for pattern in ours)
     ]
     idle = [
-        f"DATASET_VIEWS[{pattern!r}] fits no instrument's dataset schema"
+        f"DATASET_VIEWS[{pattern!r}] matches no instrument's dataset schema"
         for pattern in ours
         if schemas and not any(re.match(pattern, schema) for schema in schemas.values())
     ]
@@ -335,7 +337,7 @@ def check_mounted(**_: object) -> list[checks.CheckMessage]:
             found.append(
                 checks.Warning(
                     f"MyTARDIS has not mounted the {what} of tardis_imagetrove.",
-                    hint="INSTALLED_APPS must hold 'tardis_imagetrove' itself, not a class of its apps module;"
+                    hint="INSTALLED_APPS must contain 'tardis_imagetrove' itself, not a class of its apps module;"
                     f" importing tardis_imagetrove.{module} in `manage.py shell` shows any other cause.",
                     id="imagetrove.W002",
                 )

@@ -411,7 +411,7 @@ def _notes_of_copies(request: HttpRequest, series: Series, archive: Archive | No
         yield f"De-identification removed {'; '.join(archive.losses)}."
     key = series.originals_key
     if key is not None and mytardis().may_view_dataset(request, key.dataset_id):
-        yield f"What was received is in dataset {key.dataset_id}, which is the owner's alone."
+        yield f"The originals are in dataset {key.dataset_id}, which only the owner may see."
 
 
 def _facts(request: HttpRequest, dataset_id: int, series_uid: str) -> tuple[ShownFact, ...]:

@@ -23,7 +23,7 @@ from .spool import Spool
 
 log = logging.getLogger(__name__)
 
-#: Files that were left out and are listed for a person.
+#: Skipped files and are listed for a person.
 MOST_LEFT_OUT = 200
 
 

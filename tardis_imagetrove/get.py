@@ -161,7 +161,7 @@ class Fetch:
                 for name in ("manifest.json", "SHA512SUMS"):
                     member = tar.next()
                     if member is None or member.name.partition("/")[2] != name:
-                        raise Problem("this is no download of scans")
+                        raise Problem("this is not the address of a download")
                     folder = member.name.partition("/")[0]
                     content = tar.extractfile(member)
                     first[name] = content.read() if content else b""
@@ -241,7 +241,7 @@ class Fetch:
                 self._failures += 1
                 if self._failures >= _TRIES:
                     raise Problem(
-                        f"{error}, {_TRIES} times in a row; give the command again later, it goes on"
+                        f"{error}, {_TRIES} times in a row; run the command again later to resume"
                     ) from error
                 time.sleep(min(30, 0.25 * 2**self._failures))
 
@@ -272,7 +272,7 @@ def _sha512(path: Path) -> str:
 def _address(text: str, plain: bool) -> str:
     found = urlsplit(text)
     if found.scheme not in ("http", "https") or not found.hostname:
-        raise Problem(f"{text!r} is no address: it begins with https://")
+        raise Problem(f"{text!r} is not a web address; it must begin with https://")
     if found.scheme == "http" and not plain and found.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise Problem("over http:// anybody on the way can read your key: use https://, or give --plain-http")
     return text if text.endswith("/scans.tar") else f"{text.rstrip('/')}/scans.tar"

@@ -46,7 +46,7 @@ class InstrumentConfiguration(models.Model):
     enabled = models.BooleanField(default=True)
 
     instrument = models.JSONField(
-        help_text="Name/value pairs that must all hold for a series to be this instrument's: "
+        help_text="Name/value pairs that a series of this instrument must all match: "
         '[["Manufacturer", "SIEMENS"], ["ManufacturerModelName", "Skyra"]].'
     )
     experiment_title = models.JSONField(
@@ -73,7 +73,7 @@ class InstrumentConfiguration(models.Model):
         blank=True,
         on_delete=models.SET_NULL,
         related_name="+",
-        help_text="The MyTARDIS instrument, and by it the facility, that datasets are listed under.",
+        help_text="The MyTARDIS instrument of the datasets. Managers of its facility then see their titles.",
     )
     owner = models.ForeignKey(
         django_settings.AUTH_USER_MODEL,
@@ -87,68 +87,74 @@ class InstrumentConfiguration(models.Model):
         blank=True,
         on_delete=models.PROTECT,
         related_name="+",
-        help_text="Where files are kept; empty is MyTARDIS's default box.",
+        help_text="Where files are stored. Empty: MyTARDIS's default box.",
     )
 
     project_field = models.CharField(
-        max_length=64, blank=True, help_text="The DICOM field that names the project: ReferringPhysicianName."
+        max_length=64,
+        blank=True,
+        help_text="The DICOM field that names the project, such as ReferringPhysicianName.",
     )
     project_pattern = models.CharField(
         max_length=200,
         blank=True,
-        help_text=r"Regular expression of the project's number in that field: \d{5}. "
+        help_text=r"Regular expression for the project's number in that field, such as \d{5}. "
         "Digits next to the match are never cut off: 123456 is not project 12345.",
     )
     project_group = models.CharField(
-        max_length=100, default="Project {}", help_text="Name of the group that may read; {} is the number."
+        max_length=100,
+        default="Project {}",
+        help_text="Name of the group that may see the series; {} is the project's number.",
     )
 
     quiet_seconds = models.PositiveIntegerField(
         null=True,
         blank=True,
-        help_text="Seconds without a new instance that complete a series; empty is the site's setting.",
+        help_text="Seconds without a new instance after which a series is complete. Empty: the site's setting.",
     )
     filters = models.JSONField(
-        default=list, blank=True, help_text='Names of the conversion filters to run; empty is all: ["nifti"].'
+        default=list,
+        blank=True,
+        help_text='Names of the conversion filters to run, such as ["nifti"]. Empty: all.',
     )
     identifying_metadata = models.BooleanField(
         default=False,
-        help_text="Also put identifying attributes (the patient's name and ID) into parameter sets.",
+        help_text="Also store identifying attributes (the patient's name and ID) in parameter sets.",
     )
 
     deidentify = models.BooleanField(
         "de-identify",
         default=False,
-        help_text="Show copies de-identified by the Basic Profile of DICOM PS3.15 in place of what was received. "
-        "It holds for series that arrive from now on.",
+        help_text="Show copies, de-identified by the Basic Profile of DICOM PS3.15, instead of the originals. "
+        "Applies to series that arrive from now on.",
     )
     deidentification_options = models.JSONField(
         default=list,
         blank=True,
-        help_text='What the profile keeps all the same: ["clean-descriptors", "shift-dates"].',
+        help_text='Options of the profile, which keep some attributes: ["clean-descriptors", "shift-dates"].',
     )
     keep_originals = models.BooleanField(
         default=True,
-        help_text="Keep what was received, in an experiment that the owner alone may see. "
-        "Otherwise it is gone once the copies are archived.",
+        help_text="Keep the originals in an experiment that only the owner may see. "
+        "Otherwise they are deleted once the copies are archived.",
     )
     bids_participant = models.CharField(
         "participant",
         max_length=64,
         blank=True,
-        help_text="The DICOM field that tells people apart; empty is PatientID.",
+        help_text="The DICOM field that identifies the participant. Empty: PatientID.",
     )
     bids_session = models.CharField(
         "session",
         max_length=64,
         blank=True,
-        help_text="The DICOM field that tells a person's sessions apart; empty takes the protocol's name (_ses-01) "
+        help_text="The DICOM field that identifies the session. Empty: the protocol's name (_ses-01) "
         "or numbers studies.",
     )
     bids_rules = models.TextField(
         "rules",
         blank=True,
-        help_text="What series are called, one rule a line; the first that fits decides: "
+        help_text="Rules that name series, one per line; the first match counts: "
         "ProtocolName ~ fmri_(?P<task>\\w+) => func/bold task-{task}",
     )
     modified = models.DateTimeField(auto_now=True)
@@ -172,7 +178,7 @@ class InstrumentConfiguration(models.Model):
 
         pairs = self.instrument
         if not isinstance(pairs, list) or not pairs:
-            problem("instrument", "Give at least one name/value pair.")
+            problem("instrument", "Enter at least one name/value pair.")
         else:
             for pair in pairs:
                 if (
@@ -186,7 +192,7 @@ class InstrumentConfiguration(models.Model):
         for name in ("experiment_title", "dataset_title"):
             fields = getattr(self, name)
             if not isinstance(fields, list) or not fields or not all(isinstance(x, str) for x in fields):
-                problem(name, "Give a list of at least one DICOM field.")
+                problem(name, "Enter a list of at least one DICOM field.")
             else:
                 for field in fields:
                     self._check_field(name, field, problem)
@@ -195,11 +201,11 @@ class InstrumentConfiguration(models.Model):
             namespace = getattr(self, name)
             if namespace and namespaces.setdefault(namespace, name) != name:
                 # In MyTARDIS a namespace is one schema, and a schema is of one type.
-                problem(name, f"Must be another than that of {namespaces[namespace]}.")
+                problem(name, f"Must differ from that of {namespaces[namespace]}.")
         for name in ("default_operators", "filters"):
             values = getattr(self, name)
             if not isinstance(values, list) or not all(isinstance(x, str) for x in values):
-                problem(name, "Give a list of names.")
+                problem(name, "Enter a list of names.")
         if bool(self.project_field) != bool(self.project_pattern):
             problem("project_pattern", "A project rule needs both a field and a pattern.")
         if self.project_field:
@@ -207,12 +213,15 @@ class InstrumentConfiguration(models.Model):
         try:
             re.compile(self.project_pattern)
         except re.error as error:
-            problem("project_pattern", f"Not a regular expression: {error}.")
+            problem("project_pattern", f"Invalid regular expression: {error}.")
         try:
             if self.project_group.format("1") == self.project_group:
-                problem("project_group", "Needs {} where the project's number goes.")
+                problem("project_group", "Must contain {} for the project's number.")
         except (IndexError, KeyError, ValueError):
-            problem("project_group", "Needs one {} where the project's number goes, and no other braces.")
+            problem(
+                "project_group",
+                "Must contain {} exactly once, for the project's number, and no other braces.",
+            )
         self._check_deidentification(problem)
         self._check_bids(problem)
         if problems:
@@ -230,7 +239,7 @@ class InstrumentConfiguration(models.Model):
     def _check_deidentification(self, problem) -> None:  # noqa: ANN001
         options = self.deidentification_options
         if not isinstance(options, list) or not all(isinstance(x, str) for x in options):
-            problem("deidentification_options", "Give a list of options.")
+            problem("deidentification_options", "Enter a list of options.")
             return
         try:
             profile = Profile.of(options)
@@ -239,11 +248,12 @@ class InstrumentConfiguration(models.Model):
             return
         if not self.deidentify:
             if options:
-                problem("deidentification_options", "Options are of use only with de-identification.")
+                problem("deidentification_options", "Options require de-identification.")
             return
         if self.identifying_metadata:
             problem(
-                "identifying_metadata", "Contradicts de-identification: there is nothing identifying left."
+                "identifying_metadata",
+                "Cannot be combined with de-identification, which removes identifying attributes.",
             )
         for name in ("experiment_title", "dataset_title"):
             for field in getattr(self, name) if isinstance(getattr(self, name), list) else ():
@@ -259,7 +269,7 @@ class InstrumentConfiguration(models.Model):
                     )
                     problem(
                         name,
-                        f"De-identification removes {field}, so that no title can be made of it: choose another"
+                        f"De-identification removes {field}, so it cannot be part of a title: choose another"
                         f" field{f', or the option {hint}' if hint else ''}.",
                     )
 
@@ -295,17 +305,17 @@ class InstrumentConfiguration(models.Model):
 
 
 class Sender(models.Model):
-    """A peer that may send an instrument's images: an AE title together with where it calls from."""
+    """A DICOM peer that may store: an AE title together with an address."""
 
     configuration = models.ForeignKey(
         InstrumentConfiguration, on_delete=models.CASCADE, related_name="senders"
     )
     ae_title = models.CharField(
-        "calling AE title", max_length=16, help_text="As the console has it; upper and lower case differ."
+        "calling AE title", max_length=16, help_text="Exactly as configured at the console; case-sensitive."
     )
     address = models.CharField(
         max_length=49,
-        help_text="IP address, or network (10.1.2.0/24, fd00:1::/64). Names are not taken. "
+        help_text="IP address, or network (10.1.2.0/24, fd00:1::/64). Host names are not accepted. "
         "0.0.0.0/0 is every IPv4 address.",
     )
     report_port = models.PositiveIntegerField(
@@ -313,7 +323,7 @@ class Sender(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(65535)],
-        help_text="Where it listens for reports of storage commitment; empty if it does not ask for any.",
+        help_text="Port on which it listens for storage commitment reports. Empty: it does not request commitment.",
     )
 
     class Meta:
@@ -362,7 +372,7 @@ class FolderSource(models.Model):
     name = models.CharField(max_length=100, unique=True)
     enabled = models.BooleanField(default=True)
     path = models.CharField(
-        max_length=500, help_text="The folder; it must lie in one of IMAGETROVE['FOLDER_ROOTS']."
+        max_length=500, help_text="The folder; it must be inside one of IMAGETROVE['FOLDER_ROOTS']."
     )
     kind = models.CharField("format", max_length=16, choices=Kind.choices, default=Kind.DICOM)
     configuration = models.ForeignKey(
@@ -372,24 +382,24 @@ class FolderSource(models.Model):
         on_delete=models.PROTECT,
         related_name="folder_sources",
         verbose_name="instrument",
-        help_text="Everything in the folder is this instrument's; empty lets the instruments' rules decide.",
+        help_text="The instrument of everything in the folder. Empty: the instruments' rules decide.",
     )
     quiet_seconds = models.PositiveIntegerField(
         default=300,
         validators=[MinValueValidator(10)],
-        help_text="Seconds without a change in a whole entry of the folder, after which it is complete.",
+        help_text="Seconds without any change in an entry of the folder after which the entry is complete.",
     )
     marker = models.CharField(
         max_length=100,
         blank=True,
-        help_text="Name of a file that completes an entry, in it or beside it: MARKER_is_finished_{name}. "
-        "Empty: the quiet time alone.",
+        help_text="Name of a file, in the entry or beside it, that marks the entry as complete: MARKER_is_finished_{name}. "
+        "Empty: only the quiet period counts.",
     )
     take = models.JSONField(
-        default=list, blank=True, help_text='Patterns of files to take: ["*.dcm", "*.IMA"]. Empty is all.'
+        default=list, blank=True, help_text='Patterns of files to import: ["*.dcm", "*.IMA"]. Empty: all.'
     )
     leave = models.JSONField(
-        default=list, blank=True, help_text='Patterns of files and folders to leave: ["*.tmp", "trash"].'
+        default=list, blank=True, help_text='Patterns of files and folders to ignore: ["*.tmp", "trash"].'
     )
     afterwards = models.CharField(
         "files that are archived and verified",
@@ -400,7 +410,7 @@ class FolderSource(models.Model):
     move_to = models.CharField(
         max_length=500,
         blank=True,
-        help_text="Where they are moved to: on the same file system, in FOLDER_ROOTS.",
+        help_text="Destination folder: on the same file system, inside FOLDER_ROOTS.",
     )
     pattern = models.CharField(
         max_length=500,
@@ -426,15 +436,15 @@ class FolderSource(models.Model):
         try:
             problems.update(folder_problems(self.source()))
         except re.error as error:
-            problems["pattern"] = f"Not a regular expression: {error}."
+            problems["pattern"] = f"Invalid regular expression: {error}."
         if self.configuration_id and self.configuration.deidentify and self.kind != self.Kind.DICOM:
-            problems["configuration"] = "It de-identifies, and only DICOM can be de-identified."
+            problems["configuration"] = "This instrument de-identifies, but only DICOM can be de-identified."
         if self.kind == self.Kind.ANY and not self.configuration_id:
-            problems["configuration"] = "Files of any format say nothing that a rule could match: choose one."
+            problems["configuration"] = "Files of any format have no fields to match: choose an instrument."
         for name in ("take", "leave"):
             value = getattr(self, name)
             if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-                problems[name] = "A list of patterns."
+                problems[name] = "Enter a list of patterns."
         if problems:
             raise ValidationError(problems)
 
@@ -465,20 +475,20 @@ def folder_problems(source: Source) -> dict[str, str]:
     try:
         check_root(source.root, settings.FOLDER_ROOTS)
         if settings.SPOOL and is_below(source.root, settings.spool_path):
-            found["path"] = "It lies in the spool, or holds it."
+            found["path"] = "The folder is inside the spool, or contains it."
     except (OutsideRoots, ImproperlyConfigured) as error:
         found["path"] = f"{error}."
     if source.afterwards is not Afterwards.MOVE:
         return found
     if source.move_to is None:
-        found["move_to"] = "Say where to."
+        found["move_to"] = "Enter the destination folder."
         return found
     try:
         check_root(source.move_to, settings.FOLDER_ROOTS)
     except (OutsideRoots, ImproperlyConfigured) as error:
         found["move_to"] = f"{error}."
     if os.path.realpath(source.move_to) == os.path.realpath(source.root):
-        found["move_to"] = "It is the folder itself."
+        found["move_to"] = "This is the source folder itself."
     return found
 
 
@@ -506,21 +516,21 @@ class PixelRule(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     modality = models.CharField(
-        max_length=16, blank=True, help_text="As images state it: US. Empty fits all."
+        max_length=16, blank=True, help_text="As in the images, such as US. Empty: all."
     )
-    manufacturer = models.CharField(
-        max_length=64, blank=True, help_text="As images state it; empty fits all."
-    )
+    manufacturer = models.CharField(max_length=64, blank=True, help_text="As in the images. Empty: all.")
     model = models.CharField(
         "model name",
         max_length=64,
         blank=True,
-        help_text="ManufacturerModelName as images state it; empty fits all.",
+        help_text="ManufacturerModelName as in the images. Empty: all.",
     )
-    rows = models.PositiveIntegerField(help_text="Height of the images in pixels; others are not touched.")
+    rows = models.PositiveIntegerField(
+        help_text="Height of the images in pixels. Images of another size are not changed."
+    )
     columns = models.PositiveIntegerField(help_text="Width of the images in pixels.")
     regions = models.JSONField(
-        help_text="Rectangles to black out, as left, top, width and height in pixels: [[0, 0, 640, 48]]."
+        help_text="Rectangles to black out; left, top, width and height in pixels: [[0, 0, 640, 48]]."
     )
     approved = models.DateTimeField(null=True, editable=False)
     approved_by = models.CharField(max_length=150, blank=True, editable=False)
@@ -541,7 +551,7 @@ class PixelRule(models.Model):
     def clean(self) -> None:
         regions = self.regions
         if not isinstance(regions, list) or not regions:
-            raise ValidationError({"regions": "Give at least one rectangle."})
+            raise ValidationError({"regions": "Enter at least one rectangle."})
         for region in regions:
             if (
                 not isinstance(region, (list, tuple))
@@ -554,7 +564,7 @@ class PixelRule(models.Model):
                     {"regions": f"{region!r} is not left, top, width and height in pixels."}
                 )
             if self.columns and self.rows and (region[0] >= self.columns or region[1] >= self.rows):
-                raise ValidationError({"regions": f"{region!r} lies outside of the image."})
+                raise ValidationError({"regions": f"{region!r} is outside the image."})
 
     @property
     def pixel_regions(self) -> PixelRegions:
@@ -653,31 +663,33 @@ class Series(HasReasons, models.Model):
     reasons = models.JSONField(default=list, blank=True, help_text="Why the series is in its state.")
     reason_code = models.CharField(max_length=32, blank=True, help_text="Code of the first reason.")
     left_out = models.JSONField(
-        default=list, blank=True, help_text="Why files stay in the spool: they cannot be read or copied."
+        default=list,
+        blank=True,
+        help_text="Why files stay in the spool: they cannot be read or de-identified.",
     )
     project = models.CharField(
-        max_length=100, blank=True, help_text="The group that the project rule named; its members may see it."
+        max_length=100, blank=True, help_text="The project's group; its members may see the series."
     )
     assigned = models.JSONField(
         default=dict,
         blank=True,
         editable=False,
-        help_text="Where a person placed it: the instrument's configuration and the project's number.",
+        help_text="Instrument and project number, if a person assigned the series.",
     )
     dataset_key = models.ForeignKey(DatasetKey, null=True, blank=True, on_delete=models.SET_NULL)
     placed_by = models.JSONField(
         default=dict,
         blank=True,
-        help_text="The DICOM fields, and their values, by which it was placed; late instances must have the same.",
+        help_text="DICOM fields and values by which the series was placed; late instances must have the same.",
     )
     directory = models.CharField(
-        max_length=255, blank=True, help_text="The series' own directory in its dataset."
+        max_length=255, blank=True, help_text="The series' directory in its dataset."
     )
     # How it is de-identified is decided when it is placed, and holds for its late instances too.
     deidentification = models.JSONField(
         default=dict,
         blank=True,
-        help_text="The profile's options, and whether originals are kept; empty if it is shown as received.",
+        help_text="De-identification options, and whether originals are kept. Empty: shown as received.",
     )
     pseudonym_key = models.ForeignKey(
         PseudonymKey, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
@@ -691,7 +703,7 @@ class Series(HasReasons, models.Model):
         blank=True,
         on_delete=models.SET_NULL,
         related_name="+",
-        help_text="The dataset of the originals, which the owner alone may see.",
+        help_text="The dataset of the originals, which only the owner may see.",
     )
     created = models.DateTimeField(auto_now_add=True)
     modified = models.DateTimeField(auto_now=True)
@@ -731,15 +743,15 @@ class Archive(models.Model):
     sha512 = models.CharField(max_length=128)
     instance_count = models.PositiveIntegerField()
     profile = models.CharField(
-        max_length=255, blank=True, help_text="How its instances were de-identified; empty if they were not."
+        max_length=255,
+        blank=True,
+        help_text="How its instances were de-identified. Empty: not de-identified.",
     )
-    losses = models.JSONField(
-        default=list, blank=True, help_text="What de-identification removed that researchers may miss."
-    )
+    losses = models.JSONField(default=list, blank=True, help_text="Removed data that researchers may need.")
     report = models.JSONField(
         default=list,
         blank=True,
-        help_text="What de-identification did with each attribute and why, with counts; it holds no value.",
+        help_text="Action, reason and count for each de-identified attribute, without values.",
     )
     created = models.DateTimeField(auto_now_add=True)
 
@@ -770,7 +782,7 @@ class Original(models.Model):
         null=True,
         on_delete=models.SET_NULL,
         related_name="+",
-        help_text="What de-identification did with each attribute, as a file beside the originals.",
+        help_text="The de-identification report, stored beside the originals.",
     )
 
     class Meta:
@@ -796,9 +808,10 @@ class Instance(models.Model):
     sop_class_uid = models.CharField("SOPClassUID", max_length=64)
     size = models.BigIntegerField(help_text="Bytes.")
     sha256 = models.CharField(max_length=64)
-    member = models.CharField(max_length=400, help_text="Its name in the archive.")
+    member = models.CharField(max_length=400, help_text="File name in the archive.")
     conflict = models.BooleanField(
-        default=False, help_text="Another file has the same SOPInstanceUID and other bytes; both are kept."
+        default=False,
+        help_text="Another file has the same SOPInstanceUID but different bytes; both are kept.",
     )
 
     class Meta:
@@ -836,35 +849,39 @@ class FilterRun(HasReasons, models.Model):
     converter = models.CharField(max_length=200, blank=True)
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED, db_index=True)
     reasons = models.JSONField(
-        default=list, blank=True, help_text="Why it failed, waits or was skipped, and its warnings."
+        default=list, blank=True, help_text="Why the run failed, waits or was skipped, and its warnings."
     )
     attempts = models.PositiveIntegerField(default=0)
     # Counted up while a worker is alive; compared for change only, so no clock can mislead.
     beat = models.BigIntegerField(default=0)
     lost = models.PositiveIntegerField(
-        default=0, help_text="Attempts in a row whose worker, or whose process, was gone before their end."
+        default=0, help_text="Consecutive attempts whose worker or process died."
     )
     # The record of the last attempt.
-    options = models.JSONField(default=dict, blank=True, help_text="The filter's options, as it was run.")
+    options = models.JSONField(default=dict, blank=True, help_text="The filter's options in this run.")
     input_sha512 = models.CharField(
-        max_length=128, blank=True, help_text="Of the archive, as it was read from the storage box."
+        max_length=128, blank=True, help_text="SHA-512 of the archive as read from the storage box."
     )
     programs = models.JSONField(
         default=list,
         blank=True,
-        help_text="Each program that was run: arguments, exit status, seconds, and MiB that it held at most.",
+        help_text="Each program: arguments, exit status, seconds, and peak memory in MiB.",
     )
     exit_status = models.IntegerField(
         null=True,
         blank=True,
-        help_text="Of the last program that was run, or else of the filter's own process; "
+        help_text="Of the last program, or of the filter's process if it ran none; "
         "negative is the number of the signal that ended it.",
     )
-    seconds = models.FloatField(null=True, blank=True, help_text="With reading the archive and storing.")
+    seconds = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Wall-clock time, including fetching the archive and storing the outputs.",
+    )
     memory_mib = models.FloatField(
         null=True,
         blank=True,
-        help_text="MiB that the largest of the run's processes held at most, with what it shares with the worker.",
+        help_text="Peak memory in MiB of the run's largest process, including memory shared with the worker.",
     )
     modified = models.DateTimeField(auto_now=True)
 
@@ -920,55 +937,57 @@ class Subscription(models.Model):
     """Somebody who is told what happens, by mail or webhook."""
 
     class Kind(models.TextChoices):
-        HELD = "held", "A series is held and needs a person"
+        HELD = "held", "A series is held and needs attention"
         FAILED = "failed", "A conversion failed"
-        READY = "ready", "A scan is archived, with what is made of it"
+        READY = "ready", "A scan is archived and converted"
         PROBLEM = "problem", "The site has a problem: disk, worker, receiver, broker, clock"
-        SILENCE = "silence", "Nothing came from an instrument for too long"
+        SILENCE = "silence", "An instrument has sent nothing for too long"
         AUDIT = "audit", "An audit found something missing or changed"
 
     name = models.CharField(max_length=100, unique=True)
     enabled = models.BooleanField(default=True)
-    mail = models.EmailField(blank=True, help_text="Where mails go; or name a webhook.")
+    mail = models.EmailField(blank=True, help_text="Mail address; or enter a webhook instead.")
     webhook = models.URLField(
-        blank=True, max_length=500, help_text="Address that gets a signed POST with JSON."
+        blank=True, max_length=500, help_text="URL that receives a signed POST with JSON."
     )
     secret = models.CharField(
         max_length=100,
         blank=True,
-        help_text="What webhooks are signed with (HMAC-SHA256); made if it is empty.",
+        help_text="Secret that signs webhooks (HMAC-SHA256). Empty: generated.",
     )
-    kinds = models.JSONField(default=list, help_text='What to tell: ["held", "failed"].')
+    kinds = models.JSONField(default=list, help_text='Events to report: ["held", "failed"].')
     configuration = models.ForeignKey(
         InstrumentConfiguration,
         null=True,
         blank=True,
         on_delete=models.CASCADE,
         verbose_name="instrument",
-        help_text="Only what concerns this instrument; empty is all of them.",
+        help_text="Only events of this instrument. Empty: all.",
     )
     project = models.CharField(
         max_length=100,
         blank=True,
-        help_text="Only series of this project's group: Project 12345. Empty is all.",
+        help_text="Only series of this project's group, such as Project 12345. Empty: all.",
     )
     silence_hours = models.PositiveIntegerField(
         default=24,
         validators=[MinValueValidator(1)],
-        help_text="Hours without a series that count as silence.",
+        help_text="Hours without a series after which to send a message.",
     )
     digest_minutes = models.PositiveIntegerField(
-        default=0, help_text="Collect for so many minutes and tell all at once; 0 tells at once."
+        default=0, help_text="Minutes to collect events into one message; 0 sends at once."
     )
-    quiet_from = models.TimeField(null=True, blank=True, help_text="From then on nothing is sent; it waits …")
-    quiet_to = models.TimeField(null=True, blank=True, help_text="… until then, in the site's time zone.")
+    quiet_from = models.TimeField(
+        null=True, blank=True, help_text="Start of quiet hours, in which nothing is sent …"
+    )
+    quiet_to = models.TimeField(null=True, blank=True, help_text="… and their end, in the site's time zone.")
     with_details = models.BooleanField(
         default=False,
-        help_text="Also tell descriptions, projects and reasons, which may name a patient. Mail is read by many.",
+        help_text="Include descriptions, projects and reasons. They may name a patient, and mail is not confidential.",
     )
     created = models.DateTimeField(auto_now_add=True)
     since = models.DateTimeField(
-        default=timezone.now, editable=False, help_text="Up to here events were looked at."
+        default=timezone.now, editable=False, help_text="Events up to this time have been processed."
     )
 
     class Meta:
@@ -986,14 +1005,14 @@ class Subscription(models.Model):
     def clean(self) -> None:
         problems: dict[str, str] = {}
         if bool(self.mail) == bool(self.webhook):
-            problems["mail"] = "Give a mail address or a webhook, one of them."
+            problems["mail"] = "Enter either a mail address or a webhook."
         if self.webhook and not self.webhook.startswith(("http://", "https://")):
             problems["webhook"] = "Must begin with https:// or http://."
         known = set(self.Kind.values)
         if not isinstance(self.kinds, list) or not self.kinds or not set(map(str, self.kinds)) <= known:
-            problems["kinds"] = f"Choose some of {', '.join(sorted(known))}."
+            problems["kinds"] = f"Choose from {', '.join(sorted(known))}."
         if (self.quiet_from is None) != (self.quiet_to is None):
-            problems["quiet_to"] = "Quiet hours need both times."
+            problems["quiet_to"] = "Enter both times of the quiet hours."
         if problems:
             raise ValidationError(problems)
 
@@ -1008,15 +1027,17 @@ class Notice(models.Model):
         GIVEN_UP = "given-up", "Given up"
 
     subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE, related_name="notices")
-    key = models.CharField(max_length=100, help_text="What it is about: a subscriber is told of it once.")
+    key = models.CharField(
+        max_length=100, help_text="The event or problem; each subscriber gets one notice of it."
+    )
     kind = models.CharField(max_length=16, choices=Subscription.Kind.choices)
     series = models.ForeignKey(Series, null=True, on_delete=models.CASCADE, related_name="notices")
     text = models.TextField()
     created = models.DateTimeField(auto_now_add=True)
     stage = models.CharField(max_length=16, choices=Stage.choices, default=Stage.WAITING)
     attempts = models.PositiveIntegerField(default=0)
-    due = models.DateTimeField(default=timezone.now, help_text="Not to be sent before.")
-    problem = models.CharField(max_length=500, blank=True, help_text="Why it could not be sent.")
+    due = models.DateTimeField(default=timezone.now, help_text="Earliest time to send it.")
+    problem = models.CharField(max_length=500, blank=True, help_text="Why sending failed.")
     claim = models.CharField(max_length=32, blank=True, editable=False)
 
     class Meta:
@@ -1091,7 +1112,7 @@ class ScanDownload(models.Model):
         help_text="DataFile, its dataset, name, size, SHA-512 and kind, in the order of the TAR.",
     )
     left_out = models.JSONField(
-        default=list, help_text="What was chosen and is not in it, each with the reason."
+        default=list, help_text="Selected files that are not included, with the reason."
     )
     made = models.JSONField(
         default=dict,

@@ -69,7 +69,7 @@ class TrashSource:
         while True:
             try:
                 for gone in self._spool.empty_trash(settings.TRASH_DAYS):
-                    log.info("series %s: %d files are removed from the trash", gone.series_uid, gone.files)
+                    log.info("series %s: %d files deleted from the trash", gone.series_uid, gone.files)
             except (SpoolError, ImproperlyConfigured) as error:
                 log.warning("the trash cannot be emptied: %s", error)
             if stop.wait(_TRASH_SECONDS):
@@ -157,7 +157,7 @@ class ReceivingService:
             try:
                 while not stop.wait(beat):
                     if not (receiver.is_alive() and watching.is_alive() and reporting.is_alive()):
-                        raise ServiceEnded("the receiver has ended unforeseen; its log says why")
+                        raise ServiceEnded("the receiver stopped unexpectedly; see its log")
                     notify("WATCHDOG=1")
             finally:
                 notify("STOPPING=1")

@@ -100,7 +100,7 @@ def read(path: Path) -> Dataset:
     except Exception as error:  # pydicom raises whatever its parsing stumbles over
         raise UnreadableFile(f"{path}: damaged ({type(error).__name__}: {error})") from error
     if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
-        raise UnreadableFile(f"{path}: a DICOMDIR, which is no instance")
+        raise UnreadableFile(f"{path}: a DICOMDIR, not an instance")
     if not dataset.file_meta.get("TransferSyntaxUID"):
         missing.append("TransferSyntaxUID")
     if missing:

@@ -231,8 +231,7 @@ def unheard(heard: Listeners | None = None) -> list[str]:
     for kind, queue in queues().items():
         kinds.setdefault(queue, []).append(kind)
     silent = [
-        f"no worker takes work from the queue {queue!r} ({' and '.join(kinds[queue])}):"
-        f" start one with -Q {queue}"
+        f"no worker consumes the queue {queue!r} ({' and '.join(kinds[queue])}): start one with -Q {queue}"
         for queue, workers in heard.queues.items()
         if not workers and not heard.outdated
     ]

@@ -188,7 +188,7 @@ class TarView(View):
                 return HttpResponse("The API key or password is wrong.\n", "text/plain", 401)
         packed = _kept(request, token)
         if problems := packed.problems(request):
-            told = "".join(f"{problem}.\n" for problem in [*problems[:20], "Choose the scans again"])
+            told = "".join(f"{problem}.\n" for problem in [*problems[:20], "Select the scans again"])
             return HttpResponse(told, "text/plain; charset=utf-8", 409)
         # A part is asked for on the condition that the whole is still the same.
         asked = request.headers.get("Range", "")

@@ -145,9 +145,9 @@ def test_a_filter_that_is_gone_is_shown_and_has_to_be_unticked(staff, configurat
     InstrumentConfiguration.objects.filter(pk=configuration.pk).update(filters=configuration.filters)
     address = reverse(CHANGE, args=[configuration.pk])
     page = staff.get(address)
-    assert "gone: no such filter here; untick it" in page.content.decode()
+    assert "gone: unknown filter; untick it" in page.content.decode()
     refused = staff.post(address, filled(page))
-    assert "No such filter: gone." in refused.content.decode()
+    assert "Unknown filter: gone." in refused.content.decode()
     assert staff.post(address, {**filled(page), "filters": ["nifti"]}).status_code == 302
     configuration.refresh_from_db()
     assert configuration.filters == ["nifti"]

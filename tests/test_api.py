@@ -260,7 +260,7 @@ def test_a_filter_that_no_database_can_take_is_named(people, query):
     answer = people["staff"].get(query)
     assert answer.status_code == 400
     name = query.partition("?")[2].partition("=")[0]
-    assert answer.json() == {"error": f"{name}: a value cannot hold a NUL character"}
+    assert answer.json() == {"error": f"{name}: a value cannot contain a NUL character"}
 
 
 @pytest.mark.parametrize(

@@ -254,12 +254,12 @@ def test_the_receiving_service_watches(root, spool, configuration):
         ({"path": "/etc"}, "is not below a folder of IMAGETROVE"),
         ({"path": "{root}/../other"}, "is not below a folder of IMAGETROVE"),
         ({"path": "{root}/link"}, "is not below a folder of IMAGETROVE"),
-        ({"afterwards": "move"}, "Say where to"),
+        ({"afterwards": "move"}, "Enter the destination folder"),
         ({"afterwards": "move", "move_to": "/tmp"}, "is not below a folder of IMAGETROVE"),
-        ({"afterwards": "move", "move_to": "{root}/in"}, "It is the folder itself"),
-        ({"pattern": "("}, "Not a regular expression"),
-        ({"kind": "folder"}, "choose one"),
-        ({"take": [""]}, "A list of patterns"),
+        ({"afterwards": "move", "move_to": "{root}/in"}, "This is the source folder itself"),
+        ({"pattern": "("}, "Invalid regular expression"),
+        ({"kind": "folder"}, "choose an instrument"),
+        ({"take": [""]}, "Enter a list of patterns"),
         ({"quiet_seconds": 0}, "greater than or equal to 10"),
     ],
 )
@@ -275,9 +275,9 @@ def test_a_source_that_makes_no_sense_is_refused(root, fields, words):
 
 def test_the_spool_is_no_source_and_only_dicom_is_de_identified(root, spool, owner, box, settings):
     settings.IMAGETROVE = {**settings.IMAGETROVE, "FOLDER_ROOTS": [str(spool.root.parent)]}
-    with pytest.raises(ValidationError, match="in the spool"):
+    with pytest.raises(ValidationError, match="inside the spool"):
         source(root, path=str(spool.root))
-    with pytest.raises(ValidationError, match="in the spool"):
+    with pytest.raises(ValidationError, match="inside the spool"):
         source(root, path=str(spool.root.parent))
     hiding = configure(owner, storage_box=box, deidentify=True, dataset_title=["Modality"])
     with pytest.raises(ValidationError, match="only DICOM can be"):
@@ -524,12 +524,12 @@ def test_files_of_any_format_are_archived_as_they_are(root, spool, owner, box, i
     ("words", "said"),
     [
         (["--path", "/etc"], "is not below a folder of IMAGETROVE"),
-        (["--path", "{root}/none"], "there is no folder"),
+        (["--path", "{root}/none"], "does not exist"),
         (["--path", "{root}", "--instrument", "None"], "is not an enabled instrument"),
-        (["--path", "{root}", "--project", "1"], "name the instrument too"),
+        (["--path", "{root}", "--project", "1"], "give --instrument too"),
         (["--path", "{root}", "--format", "folder"], "name an --instrument"),
-        (["--path", "{root}", "--format", "paravision"], "holds no ParaVision study"),
-        (["--left-out", "Nobody"], "no folder source"),
+        (["--path", "{root}", "--format", "paravision"], "contains no ParaVision study"),
+        (["--left-out", "Nobody"], "Folder source 'Nobody' does not exist"),
     ],
 )
 def test_what_cannot_be_imported_says_why(root, configuration, words, said):

@@ -148,7 +148,7 @@ def test_cut_again_and_again_it_goes_on_where_it_was(site, tmp_path):
 def test_one_that_was_killed_goes_on_where_it_was(site, tmp_path, capsys):
     site.cuts = [100_000, 300_000, *[0] * 20]
     assert run(site, tmp_path) == 1
-    assert "8 times in a row; give the command again later, it goes on" in capsys.readouterr().err
+    assert "8 times in a row; run the command again later to resume" in capsys.readouterr().err
     (part,) = tmp_path.rglob("*.part")
     assert part.stat().st_size > 200_000
     site.cuts, site.asked = [], []
@@ -177,7 +177,7 @@ def test_one_that_comes_wrong_twice_is_named_and_the_next_run_has_it(site, tmp_p
     ("refuses", "words"),
     [
         (
-            (409, "text/plain", "a.zip has been deleted.\nChoose the scans again.\n"),
+            (409, "text/plain", "a.zip has been deleted.\nSelect the scans again.\n"),
             "a.zip has been deleted.",
         ),
         ((404, "text/html", "<html>"), "no such download of yours"),

@@ -29,15 +29,23 @@ pytestmark = pytest.mark.django_db(transaction=True)
             "project_field",
             "'Nobody' is not a DICOM field",
         ),
-        ({"project_field": "StudyID", "project_pattern": "("}, "project_pattern", "Not a regular expression"),
-        ({"project_group": "Everybody"}, "project_group", "Needs {}"),
-        ({"project_group": "{} {}"}, "project_group", "one {}"),
+        (
+            {"project_field": "StudyID", "project_pattern": "("},
+            "project_pattern",
+            "Invalid regular expression",
+        ),
+        ({"project_group": "Everybody"}, "project_group", "Must contain {}"),
+        ({"project_group": "{} {}"}, "project_group", "exactly once"),
         ({"schema_dataset": "not a URL"}, "schema_dataset", "valid URL"),
-        ({"schema_file": "http://example.edu/schema/1"}, "schema_file", "another than that of schema_exp"),
+        (
+            {"schema_file": "http://example.edu/schema/1"},
+            "schema_file",
+            "Must differ from that of schema_exp",
+        ),
         (
             {"deidentify": True},
             "dataset_title",
-            "De-identification removes SeriesDescription, so that no title can be made of it: choose another"
+            "De-identification removes SeriesDescription, so it cannot be part of a title: choose another"
             " field, or the option clean-descriptors.",
         ),
         (
@@ -48,13 +56,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
         (
             {"deidentify": True, "dataset_title": ["Modality"], "identifying_metadata": True},
             "identifying_metadata",
-            "Contradicts",
+            "Cannot be combined",
         ),
-        ({"deidentification_options": ["clean-descriptors"]}, "deidentification_options", "only with"),
+        ({"deidentification_options": ["clean-descriptors"]}, "deidentification_options", "require de-id"),
         (
             {"deidentify": True, "deidentification_options": ["keep-all"]},
             "deidentification_options",
-            "There is no option 'keep-all'",
+            "Unknown option 'keep-all'",
         ),
         (
             {"deidentify": True, "deidentification_options": ["retain-dates", "shift-dates"]},
@@ -86,7 +94,7 @@ def test_keywords_and_private_tags_are_taken(owner):
         ("SKYRA", "", "address", "blank"),
         ("SKYRA", "skyra.example.edu", "address", "names are not taken"),
         ("SKYRA", "10.1.2.3/24", "address", "write 10.1.2.0/24, or the address alone"),
-        ("SKYRA", "10.1.2.300", "address", "is no IP address"),
+        ("SKYRA", "10.1.2.300", "address", "is not an IP address"),
         ("SKYRA", "fd00::1/64", "address", "write fd00::/64"),
     ],
 )
@@ -181,7 +189,7 @@ def test_an_administrator_ticks_what_de_identification_keeps(admin, owner):
         ({"instrument": "Maker = SIEMENS"}, "is not a DICOM field"),
         ({"filters": "nifty"}, "nifty is not one of the available choices"),
         ({"senders-0-address": ""}, "This field is required"),
-        ({"senders-0-address": "skyra.example.edu"}, "is no IP address and no network"),
+        ({"senders-0-address": "skyra.example.edu"}, "is not an IP address or network"),
         ({"senders-0-report_port": "0"}, "greater than or equal to 1"),
     ],
 )

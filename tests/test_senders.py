@@ -133,7 +133,7 @@ def test_a_receiver_that_never_saw_the_database_tells_peers_to_try_later(site):
 def test_promiscuous_is_said_loudly_and_lets_everybody_in(site):
     site.start_receiver()
     assert admitted(site, "ANYBODY")
-    assert "PROMISCUOUS: everybody who reaches this port may store" in site.log.read_text()
+    assert "PROMISCUOUS: every sender that reaches this port may store" in site.log.read_text()
 
 
 @pytest.mark.slow
@@ -152,6 +152,6 @@ def test_status_tells_who_may_store(site, owner, settings):
     assert "Senders: 1 configured\n  instruments without a sender: Phantom MR\n" in said()
     assert "EVERYBODY" not in said()
     site.start_receiver()
-    assert "Senders: EVERYBODY may store: a receiver runs with --promiscuous\n" in said()
+    assert "Senders: ALL accepted: a receiver runs with --promiscuous\n" in said()
     site.kill("receiver")
     assert "EVERYBODY" not in said()

@@ -50,7 +50,7 @@ def test_pages_stay_with_the_state_that_was_asked_for(staff):
     assert 'href="?state=held&amp;page=1"' in second
     assert ">held</a><br>" not in page(staff, "?state=done")
     assert page(staff, "?state=nonsense").count("<br><small>") == 50
-    assert "None is in this state" in page(staff, "?state=waiting")
+    assert "No series matches" in page(staff, "?state=waiting")
 
 
 def test_it_is_for_staff(client, owner, django_user_model):

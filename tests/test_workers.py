@@ -183,7 +183,7 @@ def test_queues_of_their_own_need_their_workers_and_what_waits_there_is_told(
     eventually(lambda: FilterRun.objects.filter(state="queued").exists(), 60, "it is archived")
     code, said = manage(site, "imagetrove_status")
     assert code == 1
-    assert "no worker takes work from the queue 'imagetrove-convert' (convert)" in said
+    assert "no worker consumes the queue 'imagetrove-convert' (convert)" in said
     assert "start one with -Q imagetrove-convert" in said
     assert "Queue imagetrove-ingest: ingest@" in said
     assert "imagetrove.W008" in manage(site, "check", "--deploy", "--tag", "imagetrove")[1]

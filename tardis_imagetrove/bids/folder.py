@@ -109,7 +109,7 @@ def _settle(
         ours = former is not None and there == former[2]
         if not ours and row is not None:
             why = "it was changed by hand" if former else "it was here before"
-            return Done(Change.KEPT, file.name, f"{why}; remove it to have it made")
+            return Done(Change.KEPT, file.name, f"{why}; remove it to have it created")
     if dry_run:
         return Done(Change.WRITTEN, file.name)
     try:
@@ -157,12 +157,12 @@ def _refuse_others(folder: Path, plan: Plan) -> None:
     former = _recorded(folder).get(_DESCRIPTION)
     if former is None:
         raise PermanentError(
-            f"{folder} holds a dataset that was not made by this command; name another folder"
+            f"{folder} contains a dataset that this command did not create; choose another folder"
         )
     names = [_title(content) for content in (description.read_bytes(), plan.files[0].content)]
     if names[0] != names[1]:
         raise PermanentError(
-            f"{folder} holds the dataset {names[0]!r}, not {names[1]!r}; name another folder"
+            f"{folder} contains the dataset {names[0]!r}, not {names[1]!r}; choose another folder"
         )
 
 

@@ -110,7 +110,7 @@ class Name:
             if entity not in ORDER:
                 raise NotBids(f"{entity!r} is not an entity of BIDS; there are {', '.join(ORDER)}")
             if entity not in kind.may:
-                raise NotBids(f"{self.datatype}/{self.suffix} takes no {entity}- in BIDS")
+                raise NotBids(f"BIDS does not allow {entity}- in {self.datatype}/{self.suffix}")
             if not re.fullmatch(r"[0-9]+" if entity in NUMBERED else r"[a-zA-Z0-9]+", value):
                 wanted = "a number" if entity in NUMBERED else "letters and digits alone"
                 raise NotBids(f"{entity}-{value}: the value must be {wanted}")

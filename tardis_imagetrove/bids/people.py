@@ -59,7 +59,7 @@ def place(scans: Sequence[Scan], named_sessions: Mapping[int, str]) -> Placed:
             by_person[value].append(scan)
         else:
             problems[scan.id] = (
-                f"{scan.mapping.participant} is empty, which names the participant; the instrument's settings for BIDS can name another"
+                f"{scan.mapping.participant} is empty, but it identifies the participant; choose another field in the instrument's BIDS settings"
                 " field"
             )
     for value, theirs in list(by_person.items()):

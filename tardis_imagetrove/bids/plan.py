@@ -230,7 +230,7 @@ def _context(rule: Rule, image: Image) -> tuple[str, ...]:
     first, pattern = given[:start], given[start:]
     rest = count - len(first)
     if not pattern or rest < 0 or rest % len(pattern):
-        raise _LeftOut(f"aslcontext of line {rule.line} does not fit its {count} volumes")
+        raise _LeftOut(f"aslcontext of line {rule.line} does not match its {count} volumes")
     return (*first, *pattern * (rest // len(pattern)))
 
 

@@ -148,7 +148,7 @@ def _mistake_in_class(kind: type[Filter]) -> str:
     for attribute, wanted in (("makes", Makes), ("options", Option)):
         value = getattr(kind, attribute)
         if not isinstance(value, tuple) or not all(isinstance(one, wanted) for one in value):
-            return f"its {attribute} is no tuple of {wanted.__name__}"
+            return f"its {attribute} must be a tuple of {wanted.__name__}"
     names = [option.name for option in _all_options(kind)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         return f"two of its options are named {', '.join(doubled)}"
@@ -176,12 +176,12 @@ def option_problems(filters: dict[str, Filter]) -> list[str]:
     for name, values in given.items():
         where = f"IMAGETROVE['FILTER_OPTIONS'][{name!r}]"
         if name not in filters:
-            found.append(f"{where}: there is no filter of this name")
+            found.append(f"{where}: unknown filter")
             continue
         known = {option.name: option for option in _all_options(filters[name])}
         for key, value in values.items():
             if key not in known:
-                found.append(f"{where}: there is no option {key!r}, but {', '.join(known)}")
+                found.append(f"{where}: unknown option {key!r}; the options are {', '.join(known)}")
             elif problem := known[key].problem(value):
                 found.append(f"{where}[{key!r}] {problem}")
     return found

@@ -232,7 +232,9 @@ def _convert(
     if conversion is None:
         unusable = survey().entry_point_problems
         raise PermanentError(
-            "; ".join([f"there is no filter {run.filter!r} in IMAGETROVE['FILTERS'] or a package", *unusable])
+            "; ".join(
+                [f"filter {run.filter!r} is not in IMAGETROVE['FILTERS'] or an installed package", *unusable]
+            )
         )
     run.options, limits = options_of(conversion)
     _refuse_superseded(run.archive)

@@ -173,7 +173,7 @@ def refusal(dataset: Dataset, cleaned: bool = False) -> str:
         return "has annotation burned into its pixels (BurnedInAnnotation is YES), which the profile does not clean"
     name = kind.name if kind in UID_dictionary else "an unknown kind"
     if kind not in PLAIN_KINDS and kind not in DOUBTFUL_KINDS:
-        return f"is {name}, of which no safe copy can be made: the profile does not look into its content"
+        return f"is {name}, which cannot be copied safely: the profile does not cover its content"
     captured = "ConversionType" in dataset or "SCREEN SAVE" in _words_of(dataset.get("ImageType"))
     if (kind in DOUBTFUL_KINDS or captured) and burned_in != "NO":
         return (
@@ -211,7 +211,7 @@ class _Deidentifier:
         self.rule = next((rule for rule in rules if cleans and rule.fits(dataset)), None)
         if reason := refusal(dataset, cleaned=self.rule is not None):
             if cleans and not refusal(dataset, cleaned=True):
-                reason += f"; no approved pixel rule fits it ({dataset.get('Rows')} rows, {dataset.get('Columns')} columns)"
+                reason += f"; no approved pixel rule matches it ({dataset.get('Rows')} rows, {dataset.get('Columns')} columns)"
             raise NotDeidentifiable(reason)
         self.dataset, self.profile, self.pseudonyms = dataset, profile, pseudonyms
         self.lean = dataset.SOPClassUID in _LEAN_KINDS

@@ -133,7 +133,7 @@ def _frames(dataset: Dataset) -> np.ndarray[Any, Any]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     size = count * rows * columns * samples
     if size * bits // 8 > len(dataset.PixelData):
-        raise CannotClean("has fewer pixels than it says")
+        raise CannotClean("has fewer pixels than its header states")
     data = _swapped(dataset.PixelData) if is_in_big_endian_words(dataset) else dataset.PixelData
     values = np.frombuffer(data, f"{order}{kind}{bits // 8}", size)
     by_sample = (count, samples, rows, columns)

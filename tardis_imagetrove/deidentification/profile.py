@@ -83,7 +83,7 @@ class Profile:
                 options.add(Option(name))
             except ValueError:
                 known = ", ".join(option.value for option in Option)
-                raise ValueError(f"there is no option {name!r}; there are {known}") from None
+                raise ValueError(f"unknown option {name!r}; the options are {known}") from None
         if {Option.RETAIN_DATES, Option.SHIFT_DATES} <= options:
             raise ValueError("dates are either kept (retain-dates) or moved (shift-dates), not both")
         return cls(frozenset(options))

@@ -256,9 +256,9 @@ class Filter(ABC):
         for output in result.outputs:
             name = output.path.name
             if not output.path.is_file() or out.resolve() not in output.path.resolve().parents:
-                raise PermanentError(f"{name}: the filter made no such file in its folder")
+                raise PermanentError(f"{name}: the filter did not write this file in its folder")
             if self.makes and (output.kind, output.mimetype) not in listed:
                 raise PermanentError(f"{name}: the filter does not list {output.kind} as {output.mimetype}")
             if name in names:
-                raise PermanentError(f"{name}: the filter made two files of this name")
+                raise PermanentError(f"{name}: the filter wrote two files of this name")
             names.add(name)

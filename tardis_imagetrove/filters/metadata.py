@@ -43,7 +43,7 @@ class MetadataFilter(Filter):
                 troubles.append(f"{one.path.name}: has no SeriesInstanceUID; it is left out")
         instances = [one for one in found if one.attributes and one.attributes.text("SeriesInstanceUID")]
         if not instances:
-            raise PermanentError("; ".join(troubles[:5]) or "the archive holds no instance")
+            raise PermanentError("; ".join(troubles[:5]) or "the archive contains no instance")
         first = min(
             instances, key=lambda one: number_of(one.attributes.text("InstanceNumber") or "0")
         ).attributes

@@ -26,7 +26,7 @@ def not_yet_clear(
     if listing.unreadable:
         return f"cannot be read completely: {listing.unreadable}"
     if changed := sum(not journal.has(file) for file in listing.files):
-        return f"{changed} files are not taken yet, or have changed"
+        return f"{changed} files are not imported yet, or have changed"
     paths = {file.path for file in listing.files}
     taken = [entry for entry in journal if entry.uid and entry.path in paths]
     if not taken:
@@ -53,7 +53,7 @@ def clear(source: Source, unit: Unit, journal: Journal, missing: MissingFrom) ->
 
 def _move(source: Source, unit: Unit, journal: Journal) -> str:
     if source.move_to is None or unit.name == ".":
-        raise PermanentError(f"{unit.path} cannot be moved: there is no folder to move it to")
+        raise PermanentError(f"{unit.path} cannot be moved: no destination folder is set")
     is_folder = unit.path.is_dir()
     target = _claimed(source.move_to / unit.name, is_folder)
     try:

@@ -512,5 +512,5 @@ def unit_of(folder: Path) -> Unit:
         PermanentError: there is no such folder or file.
     """
     if not folder.exists():
-        raise PermanentError(f"there is no folder {folder}")
+        raise PermanentError(f"folder {folder} does not exist")
     return Unit(".", folder)

@@ -119,7 +119,7 @@ def problems() -> list[str]:
         return [str(error)]
     release = re.search(r"v\d+\.\d+\.(\d{8})", version_of(program))
     if release and release[1] < OLDEST_RELEASE:
-        return [f"{program} is {version_of(program)}; this app is made for v1.0.{OLDEST_RELEASE} or newer"]
+        return [f"{program} is {version_of(program)}; v1.0.{OLDEST_RELEASE} or newer is required"]
     return []
 
 
@@ -190,5 +190,5 @@ def complaints_in(output: str, most: int = 20) -> tuple[str, ...]:
         for lines in kinds.values()
     ]
     if len(told) > most:
-        told[most:] = [f"and {len(told) - most} other kinds of complaint"]
+        told[most:] = [f"and {len(told) - most} other kinds of message"]
     return tuple(told)

@@ -269,6 +269,6 @@ def _traits_within(image: Image, frames: Sequence[Frame], name: str) -> list[str
         if len(values) > 1 and trait.keyword != "ImageType":
             listed = ", ".join(sorted(str(value) for value in values)[:6])
             words.append(
-                f"{name}: its volumes differ in {trait.keyword} ({listed}), so its fourth axis is not time alone"
+                f"{name}: its volumes differ in {trait.keyword} ({listed}), so the fourth axis is not only time"
             )
     return words

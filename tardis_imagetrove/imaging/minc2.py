@@ -161,13 +161,13 @@ class _Voxels:
         if self.is_rgb:
             parts = [dtype[name] for name in dtype.names]
             if [part.str for part in parts] != ["|u1"] * 3:
-                raise ValueError(f"MINC cannot hold voxels of {dtype}")
+                raise ValueError(f"MINC does not support voxels of type {dtype}")
             return np.dtype("u1")
         if self._as_real:
             return np.dtype("<f8")
         if dtype.kind in "iu" and dtype.itemsize <= 4 or dtype.kind == "f" and dtype.itemsize in (4, 8):
             return dtype.newbyteorder("<")
-        raise ValueError(f"MINC cannot hold voxels of {dtype}")
+        raise ValueError(f"MINC does not support voxels of type {dtype}")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -94,9 +94,9 @@ def convert_study(folder: Path, out: Path, name: str) -> Study:
             for volumes in volumes_of(found):
                 made.images.append(_write(found, volumes, out, folder, made.warnings))
         except NotAnImage as error:
-            made.notes.append(f"{where} {error}; it is archived and not converted")
+            made.notes.append(f"{where} {error}; it is archived but not converted")
         except UnreadableParameters as error:
-            made.warnings.append(f"{where}: {error}; it is archived and not converted")
+            made.warnings.append(f"{where}: {error}; it is archived but not converted")
     return made
 
 

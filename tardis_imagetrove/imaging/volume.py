@@ -236,9 +236,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         shortened = _attempt(source, folder / "whole", whole, options)
         if not attempt.images or (shortened.images and not shortened.doubts):
             attempt, used = shortened, whole
-            troubles.append(
-                f"{len(decoded) - len(whole)} slices of volumes that are not complete are left out of the conversion"
-            )
+            troubles.append(f"{len(decoded) - len(whole)} slices of incomplete volumes are not converted")
     copies = copies_in(used)
     if copies:
         troubles.append(
@@ -287,7 +285,7 @@ def convert(found: Survey, folder: Path) -> Conversion:
         warnings.append(f"dcm2niix ended with {attempt.run.meaning}")
     slices = _count(images) if attempt.images else expected
     if slices not in (expected, expected - len(copies)):
-        warnings.append(f"dcm2niix wrote {slices} of the {expected} slices that the series holds")
+        warnings.append(f"dcm2niix wrote {slices} of the {expected} slices of the series")
     warnings += [word for image in images for word in image.words]
     return Conversion(
         images=tuple(images),

@@ -190,7 +190,7 @@ def _of_a_person(series: Series, found: Acquisition, site_rules: tuple[Rule, ...
         )
     if not rule.discreet and is_discreet(found.fields, site_rules):
         raise Unplaceable(
-            f"assigned to {rule.name}, which shows series as received, but it fits an instrument whose series are"
+            f"assigned to {rule.name}, which shows originals, but it matches an instrument whose series are"
             " de-identified; assign it to one that de-identifies",
             code="assigned-undisguised",
         )

@@ -94,7 +94,7 @@ class Watcher:
                 log.exception("watcher: unexpected; going on")
             else:
                 if trouble:
-                    log.warning("watcher: goes on")
+                    log.warning("watcher: continuing")
                 trouble = ""
 
     def tick(self) -> None:

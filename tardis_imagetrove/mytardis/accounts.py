@@ -51,7 +51,7 @@ def create(wanted_name: str, mail: str, given_name: str, family_name: str) -> Us
                 raise
         except Permission.DoesNotExist as error:
             raise PermanentError(
-                f"settings.DEFAULT_PERMISSIONS names a permission that is not there: {error}"
+                f"settings.DEFAULT_PERMISSIONS names a permission that does not exist: {error}"
             ) from error
     raise AssertionError("unreachable")
 

@@ -168,7 +168,7 @@ class TypedAclMyTardis(MyTardis):
             return []
         return [
             (
-                f"There is no user with the id {number} (PUBLIC_USER_ID): MyTARDIS can save no experiment,"
+                f"User {number} (PUBLIC_USER_ID) does not exist: MyTARDIS cannot save an experiment,"
                 " dataset or file.",
                 "PUBLIC_USER_ID is the id of the user PUBLIC_USER, which MyTARDIS's migrations make.",
             )
@@ -292,7 +292,7 @@ class TypedAclMyTardis(MyTardis):
         project = trusted.order_by("pk").first()
         if project is None and (stranger := named.select_related("created_by").order_by("pk").first()):
             raise PermanentError(
-                f"the project {group.name!r} was made by {stranger.created_by.username}, who is neither staff nor in the"
+                f"the project {group.name!r} was created by {stranger.created_by.username}, who is neither staff nor in the"
                 " group of that name, and would be shown the titles of these scans; an administrator must rename the"
                 " project or add its maker to the group"
             )

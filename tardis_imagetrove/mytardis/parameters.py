@@ -113,11 +113,11 @@ def _value(name, value: float | int | str | datetime) -> dict[str, object]:  # n
             return {"numerical_value": float(value)}
         except (TypeError, ValueError):
             raise PermanentError(
-                f"parameter {name.name} is numeric in MyTARDIS and {value!r} is no number"
+                f"parameter {name.name} is numeric in MyTARDIS, but {value!r} is not a number"
             ) from None
     if name.isDateTime():
         if not isinstance(value, datetime):
-            raise PermanentError(f"parameter {name.name} is a date in MyTARDIS and {value!r} is none")
+            raise PermanentError(f"parameter {name.name} is a date in MyTARDIS, but {value!r} is not")
         return {"datetime_value": value}
     # PostgreSQL has no room for NUL, which some instruments pad with.
     return {

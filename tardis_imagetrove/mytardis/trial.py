@@ -109,7 +109,7 @@ def _remove_files(datasets) -> list[str]:  # noqa: ANN001 (a queryset of dataset
         try:
             if storage.exists(uri):
                 left.append(
-                    f"storage box {box}: {uri} is still there: does its attribute can_delete forbid it?"
+                    f"storage box {box}: {uri} still exists: is the box's attribute can_delete false?"
                 )
                 continue
         except Exception as error:  # storages raise what they like

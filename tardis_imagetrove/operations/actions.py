@@ -82,7 +82,7 @@ class Action(ABC):
     def check(self, series: Series, spool: Spool) -> str:
         """Why it cannot be done; empty if it can."""
         if series.state not in self.states:
-            return f"a series that is {series.get_state_display().lower()!r} cannot be: {self.label.lower()}"
+            return f"{self.label}: not possible in state {series.get_state_display()!r}"
         return self.problem(series, spool)
 
     def problem(self, series: Series, spool: Spool) -> str:  # noqa: ARG002
@@ -110,7 +110,7 @@ class Action(ABC):
         if problem := self.check(series, spool):
             raise NotPossible(problem)
         if self.wants_why and not why.strip():
-            raise NotPossible(f"say why: {self.label.lower()} needs a reason")
+            raise NotPossible(f"{self.label.lower()}: a reason is required")
         return self.do(series, spool, by, why.strip(), **self.read(given or {}))
 
     @abstractmethod
@@ -155,7 +155,7 @@ class Retry(Action):
         )
         if unfinished.exists() or spool.files(series.series_uid):
             return ""
-        return "no filter of it failed: to convert it again, choose 'Run filters again'"
+        return "no filter failed; to convert the series again, choose 'Run filters again'"
 
 
 class RunFilters(Action):
@@ -182,7 +182,7 @@ class Discard(Action):
     def problem(self, series: Series, spool: Spool) -> str:
         # A row whose folder was removed by hand can be got rid of as well.
         if series.state in (S.PARTIAL, S.DONE) and not spool.files(series.series_uid):
-            return "nothing of it waits in the spool; what is archived is deleted in MyTARDIS"
+            return "it has no files in the spool; delete archived files in MyTARDIS"
         return ""
 
     def do(self, series: Series, spool: Spool, by: str, why: str) -> str:
@@ -191,7 +191,7 @@ class Discard(Action):
             count = moved.files if moved else 0
             text = f"{count} file{'s' if count != 1 else ''} moved to the trash: {why}"
             if not states.discarded(series, Reason("discarded", text), by=by):
-                raise RetriableError("its state has changed meanwhile; look at it again")
+                raise RetriableError("its state has changed meanwhile; reload the page")
         until = datetime.fromtimestamp(time.time() + settings.TRASH_DAYS * 86400, timezone.utc)
         return f"{count} file{'s' if count != 1 else ''} moved to the trash, kept until {until:%Y-%m-%d}"
 
@@ -204,7 +204,7 @@ class Restore(Action):
     states = frozenset(S.values) - {S.INGESTING}
 
     def problem(self, series: Series, spool: Spool) -> str:
-        return "" if spool.trash(series.series_uid) else "the trash has nothing of it"
+        return "" if spool.trash(series.series_uid) else "it has no files in the trash"
 
     def do(self, series: Series, spool: Spool, by: str, why: str) -> str:
         with _locked(series, spool):
@@ -240,17 +240,17 @@ class Assign(Action):
         Input(
             "instrument",
             "Instrument",
-            "its name or number, or 'rules' to let the rules decide again",
+            "name or number, or 'rules' to let the rules decide again",
             _instruments,
         ),
-        Input("project", "Project's number", "empty: only the instrument's owner sees it"),
+        Input("project", "Project's number", "empty: only the owner sees it"),
     )
 
     def read(self, given: Mapping[str, str]) -> dict[str, object]:
         instrument, project = given.get("instrument", "").strip(), given.get("project", "").strip()
         if instrument == BY_THE_RULES:
             if project:
-                raise NotPossible("project: the rules decide it; name an instrument, or leave it empty")
+                raise NotPossible("project: requires an instrument; leave it empty if the rules decide")
             return {"configuration": None, "project": ""}
         named = Q(name=instrument) | (Q(pk=int(instrument)) if _is_number(instrument) else Q())
         configuration = (
@@ -271,12 +271,12 @@ class Assign(Action):
                 found = ""
             if found != project:
                 raise NotPossible(
-                    f"project: {project!r} is no project of {configuration.name}: its numbers fit {configuration.project_pattern}"
+                    f"project: {project!r} is not a project of {configuration.name}: its numbers match {configuration.project_pattern}"
                 )
         return {"configuration": configuration, "project": project}
 
     def problem(self, series: Series, spool: Spool) -> str:  # noqa: ARG002
-        return "it has its place already" if series.dataset_key_id else ""
+        return "it is already placed" if series.dataset_key_id else ""
 
     def do(
         self,
@@ -319,7 +319,7 @@ def _locked(series: Series, spool: Spool) -> Iterator[None]:
                 yield
                 return
         if time.monotonic() > until:
-            raise RetriableError("a worker is at it now; try again in a minute")
+            raise RetriableError("a worker is processing it; try again in a minute")
         time.sleep(0.1)
 
 

@@ -224,8 +224,8 @@ def _of_archive(
             yield Finding(
                 "ledger-short",
                 uid,
-                f"{name} has {archive.instance_count} instances, and the ledger {rows} of them",
-                "Restore the database from a backup, or send the series again: it is entered anew.",
+                f"{name} has {archive.instance_count} instances, but the ledger has {rows}",
+                "Restore the database from a backup, or send the series again; it is then recorded again.",
             )
         if deep and not found:
             yield from _of_manifest(archive, scratch, pace)
@@ -265,13 +265,13 @@ def _of_file(
             )
         elif deep and (kept := portal.checksum(datafile_id, pace)) and sha512 and kept != sha512:
             yield Finding(
-                "changed", uid, f"{what} (DataFile {datafile_id}) is not what was archived: checksum", advice
+                "changed", uid, f"{what} (DataFile {datafile_id}) has changed: the checksum differs", advice
             )
     except PermanentError as error:
         yield Finding("missing", uid, f"{what}: {error}", advice)
     except RetriableError as error:
         code = "changed" if "is not what was stored" in str(error) else "unreachable"
-        again = advice if code == "changed" else "Audit it again when the storage box is back."
+        again = advice if code == "changed" else "Run the audit again when the storage box is back."
         yield Finding(code, uid, f"{what}: {error}", again)
 
 
@@ -291,14 +291,14 @@ def _of_manifest(archive: Archive, scratch: Path, pace: Pace) -> Iterator[Findin
         yield Finding(
             "not-in-archive",
             uid,
-            f"archive version {archive.version} does not hold {len(lost)} instances of the ledger: {lost[0]}",
+            f"archive version {archive.version} lacks {len(lost)} instances of the ledger: {lost[0]}",
             _FROM_BACKUP,
         )
     if unknown := sorted(held.keys() - known):
         yield Finding(
             "not-in-ledger",
             uid,
-            f"the ledger does not know {len(unknown)} instances of archive version {archive.version}: {unknown[0]}",
+            f"the ledger lacks {len(unknown)} instances of archive version {archive.version}: {unknown[0]}",
             "Restore the database from a backup.",
         )
 
@@ -310,8 +310,8 @@ def _of_series() -> Iterator[Finding]:
         yield Finding(
             "no-archive",
             uid,
-            "it counts as archived, and has no archive: it was deleted in MyTARDIS",
-            "If that was not meant, restore it from a backup, or have the series sent again.",
+            "recorded as archived, but its archive was deleted in MyTARDIS",
+            "If that was a mistake, restore it from a backup, or send the series again.",
         )
 
 
@@ -324,6 +324,6 @@ def _of_spool(spool: Spool) -> Iterator[Finding]:
             yield Finding(
                 "no-files",
                 uid,
-                f"it is {Series.State(state).label.lower()!r}, and has no files in the spool",
-                "Discard it on the board, if its files were removed on purpose.",
+                f"it is {Series.State(state).label.lower()!r}, but has no files in the spool",
+                "If its files were removed on purpose, discard it on the board.",
             )

@@ -54,9 +54,11 @@ def project(text: str) -> tuple[str, QuerySet[Series]]:
     found = archived().filter(project__in={text, *(group.format(text) for group in groups)})
     names = sorted(set(found.order_by().values_list("project", flat=True)))
     if not names:
-        raise PermanentError(f"no series is archived of a project {text!r}")
+        raise PermanentError(f"project {text!r} has no archived series")
     if len(names) > 1:
-        raise PermanentError(f"{text!r} is several projects: {', '.join(names)}; give the name of one")
+        raise PermanentError(
+            f"{text!r} matches several projects: {', '.join(names)}; give one of these names"
+        )
     return names[0], found
 
 
@@ -69,7 +71,7 @@ def experiment(experiment_id: int) -> tuple[str, QuerySet[Series]]:
     found = archived().filter(dataset_key__dataset__experiments=experiment_id)
     title = experiment_title(experiment_id)
     if not title or not found.exists():
-        raise PermanentError(f"no series is archived in an experiment {experiment_id}")
+        raise PermanentError(f"experiment {experiment_id} has no archived series")
     return title, found
 
 
@@ -254,7 +256,7 @@ def _scan(
         return Scan(series.pk, title, series.public_uid, problem=problem)
 
     if archive is None or archive.datafile_id not in stored:
-        return unusable("its archive is not in MyTARDIS any more")
+        return unusable("its archive is no longer in MyTARDIS")
     if permitted is not None and not {archive.datafile_id, *(file.id for file in files)} <= permitted:
         return unusable("you may see it, but not download it")
     if run is None:
@@ -262,7 +264,7 @@ def _scan(
     if run.state in FilterRun.UNFINISHED:
         return unusable("its conversion to NIfTI has not finished")
     if not any(file.filename.endswith(".nii.gz") for file in files):
-        return unusable(f"there is no NIfTI image of it: {run.reason or run.get_state_display()}")
+        return unusable(f"no NIfTI image: {run.reason or run.get_state_display()}")
     if unverified := [file.filename for file in files if not file.verified]:
         return unusable(f"{unverified[0]} is not verified by MyTARDIS")
     if unsure := [file.filename for file in files if len(file.sha512) != 128]:
@@ -337,7 +339,7 @@ class Reader:
                             return fields
                 except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
                     raise PermanentError(f"its archive cannot be read: {error}") from error
-            raise PermanentError("the fields of its first instance stand too far behind in the file")
+            raise PermanentError("the fields of its first instance are too far into the file")
 
         return _remembered(("fields", datafile_id, sha512, names), read)
 

@@ -105,7 +105,7 @@ def plan(request: HttpRequest, series: QuerySet[Series], chosen: Iterable[str]) 
     """
     wanted, ids = set(chosen), list(series.order_by("pk").values_list("pk", flat=True)[: MOST_SERIES + 1])
     if len(ids) > MOST_SERIES:
-        raise PermanentError(f"more than {MOST_SERIES} series are too many for one download: choose fewer")
+        raise PermanentError(f"more than {MOST_SERIES} series are too many for one download: select fewer")
     files: list[Wanted] = []
     left_out: list[LeftOut] = []
     taken: set[str] = set()
@@ -123,7 +123,7 @@ def plan(request: HttpRequest, series: QuerySet[Series], chosen: Iterable[str]) 
             else:
                 files.append(Wanted(file.id, dataset_id, name, file.size, file.sha512, kind, public_uid))
         if len(files) > MOST_FILES:
-            raise PermanentError(f"more than {MOST_FILES} files are too many for one download: choose fewer")
+            raise PermanentError(f"more than {MOST_FILES} files are too many for one download: select fewer")
     by_name = sorted(files, key=lambda file: file.name)
     return Plan(tuple(by_name), tuple(sorted(left_out, key=lambda one: one.name)), len(ids))
 
@@ -278,7 +278,7 @@ class Packed:
         stored: dict[int, StoredFile] = {}
         for dataset_id, ids in self._made_of.items():
             if not set(ids) <= mytardis().downloadable_datafiles(request, dataset_id, ids):
-                found.append(f"what was made of scans of dataset {dataset_id} may not be downloaded any more")
+                found.append(f"what was made of scans of dataset {dataset_id} may no longer be downloaded")
         for dataset_id, ids in by_dataset.items():
             allowed |= mytardis().downloadable_datafiles(request, dataset_id, ids)
             for start in range(0, len(ids), _BATCH):
@@ -288,9 +288,9 @@ class Packed:
             if now is None:
                 found.append(f"{file.name} has been deleted")
             elif file.id not in allowed:
-                found.append(f"{file.name} may not be downloaded any more")
+                found.append(f"{file.name} may no longer be downloaded")
             elif not now.verified:
-                found.append(f"{file.name} has no verified copy in MyTARDIS any more")
+                found.append(f"{file.name} no longer has a verified copy in MyTARDIS")
             elif (now.size, now.sha512) != (file.size, file.sha512):
                 found.append(f"{file.name} has been changed")
         return found
@@ -337,7 +337,7 @@ class Access:
             if file.id in mytardis().downloadable_datafiles(request, file.dataset, [file.id]):
                 self._asked[file.dataset] = now
                 return
-        raise AccessEnded(f"{file.name} may not be downloaded any more")
+        raise AccessEnded(f"{file.name} may no longer be downloaded")
 
 
 def _bytes_of(file: Wanted, first: int, last: int, access: Access) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class Wish:
         """
         if self.configuration is None:
             if self.project is not None or self.experiment or self.dataset:
-                raise PermanentError("name the instrument too: its owner and schemas are used")
+                raise PermanentError("give --instrument too: its owner and schemas are used")
             return {}
         said: dict[str, object] = {"instrument": self.configuration.pk}
         if self.project is not None:
@@ -85,7 +85,7 @@ def units_by_hand(source: Source) -> list[Unit]:
         return [whole]
     found = list(units(source))
     if not found:
-        raise PermanentError(f"{source.root} holds no ParaVision study")
+        raise PermanentError(f"{source.root} contains no ParaVision study")
     return found
 
 

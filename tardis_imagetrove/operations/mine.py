@@ -19,15 +19,15 @@ MOST = 200
 S = Series.State
 
 _WORDS = {
-    S.RECEIVING: "More of it is arriving",
-    S.QUEUED: "It waits to be archived",
-    S.INGESTING: "It is being archived",
-    S.WAITING: "Archiving failed for now, and is tried again by itself",
-    S.HELD: "Some of its files wait for an operator",
-    S.CONVERTING: "It is archived, and being converted",
-    S.DONE: "It is ready",
-    S.PARTIAL: "It is ready; its page has notes on the conversion",
-    S.DISCARDED: "Files of it were discarded",
+    S.RECEIVING: "Arriving",
+    S.QUEUED: "Queued",
+    S.INGESTING: "Archiving",
+    S.WAITING: "Waiting to retry",
+    S.HELD: "Waiting for an operator",
+    S.CONVERTING: "Archived, converting",
+    S.DONE: "Ready",
+    S.PARTIAL: "Ready, with notes on the conversion",
+    S.DISCARDED: "Files discarded",
 }
 
 

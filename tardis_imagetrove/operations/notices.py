@@ -129,7 +129,7 @@ def _event_text(event: Event, subscription: Subscription) -> str:
     else:
         newest = series.archives.order_by("-version").first()
         count = newest.instance_count if newest else 0
-        text = f"A scan of {instrument} is there: {count} image{'s' if count != 1 else ''}"
+        text = f"A scan of {instrument} is archived: {count} image{'s' if count != 1 else ''}"
         if event.kind == "partial":
             text += "; not all conversions are complete"
     codes = ", ".join(dict.fromkeys(str(reason.get("code", "")) for reason in event.reasons))
@@ -156,7 +156,7 @@ def find_silence(now: datetime | None = None) -> int:
             # One from which nothing came yet is not silent, it is new.
             if last is None or now - last.created < timedelta(hours=subscription.silence_hours):
                 continue
-            text = f"Nothing has come from {instrument.name} since {_time(last.created)}"
+            text = f"{instrument.name} has sent nothing since {_time(last.created)}"
             made.append(_notice(subscription, K.SILENCE, f"silence:{instrument.pk}:{last.pk}", text))
         new += _keep(made, subscription)
     return new
@@ -188,7 +188,7 @@ def find_problems(look: Callable[[], Iterable[Reason]] | None = None) -> int:
 
 
 #: Problems whose words may hold names of folders, and so of people; and what is told instead.
-_NAMING = {"folder-source": "a folder source has a problem, which its page in admin and the status tell"}
+_NAMING = {"folder-source": "a folder source has a problem; see its page in admin or the status"}
 
 
 def tell_audit() -> int:
@@ -200,7 +200,7 @@ def tell_audit() -> int:
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:40]
     codes = Counter(row.code for row in rows)
     count = len(rows)
-    text = f"An audit has {count} new finding{'s' if count != 1 else ''}: " + ", ".join(
+    text = f"The audit has {count} new finding{'s' if count != 1 else ''}: " + ", ".join(
         f"{number} × {code}" for code, number in sorted(codes.items())
     )
     new = 0

@@ -110,7 +110,7 @@ def _add(person: Person) -> str:
         group=group_id, mail=person.mail, targeted_id=person.targeted_id, user__groups=group_id
     )
     if joined.exists():
-        return "is on the project already"
+        return "is already on the project"
     ProjectMember.objects.create(group_id=group_id, mail=person.mail, targeted_id=person.targeted_id)
     return "joins at the next sign-in"
 
@@ -118,12 +118,12 @@ def _add(person: Person) -> str:
 def _remove(person: Person) -> str:
     group = Group.objects.filter(name=person.group).first()
     if group is None:
-        raise PermanentError(f"there is no group {person.group!r}")
+        raise PermanentError(f"group {person.group!r} does not exist")
     entries = ProjectMember.objects.filter(group=group, mail=person.mail, targeted_id=person.targeted_id)
     users = [entry.user for entry in entries.select_related("user") if entry.user is not None]
     for user in users:
         user.groups.remove(group)
     count, _ = entries.filter(joined=None).delete()
     if not users and not count:
-        raise PermanentError("was never named on that project")
-    return "left the group" if users else "is not named any more"
+        raise PermanentError("was never added to that project")
+    return "left the group" if users else "removed from the list"

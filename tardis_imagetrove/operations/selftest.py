@@ -48,7 +48,7 @@ SLICES, ROWS, COLUMNS = 8, 48, 40
 _POLL_SECONDS = 0.5
 #: Seconds within which a receiver should have seen a new sender; it looks every two.
 _ADMISSION_SECONDS = 20
-_RECEIVER_HINT = "is `manage.py imagetrove_scp` running, on this host and port, and no firewall between?"
+_RECEIVER_HINT = "is `manage.py imagetrove_scp` running on this host and port, and does no firewall block it?"
 WORKER = "`DJANGO_SETTINGS_MODULE=tardis.settings celery -A tardis.celery.tardis_app worker`"
 
 
@@ -133,7 +133,7 @@ class SelfTest:
         except StepFailed as error:
             outcome = Outcome(name, False, str(error), error.look_at)
         except (ImageTroveError, DatabaseError, ImproperlyConfigured, OSError) as error:
-            outcome = Outcome(name, False, f"{error}", "the words of the error")
+            outcome = Outcome(name, False, f"{error}", "the error message")
         except Exception as error:  # the self-test says what is wrong, whatever it is
             outcome = Outcome(name, False, f"{type(error).__name__}: {error}", "the logs of MyTARDIS")
         self.failures += not outcome.ok
@@ -161,18 +161,18 @@ class SelfTest:
         try:
             scu.echo(self.peer)
         except scu.NotAdmitted:
-            return f"{self.peer} is there, and refuses whom it does not know"
+            return f"{self.peer} answers and rejects unknown senders"
         except scu.CannotSend as error:
             raise StepFailed(str(error), _RECEIVER_HINT) from error
         self._promiscuous = True
-        return f"{self.peer} answers C-ECHO; it is PROMISCUOUS: everybody may store"
+        return f"{self.peer} answers C-ECHO, but is PROMISCUOUS: it accepts every sender"
 
     def _broker(self) -> str:
         for message in check_broker():
             if message.is_serious():
                 raise StepFailed(message.msg, "the broker itself, and MyTARDIS's setting of its URL")
             raise StepFailed(message.msg, f"is a worker running ({WORKER}), with the same broker?")
-        return "can be reached"
+        return "reachable"
 
     def _configuration(self) -> str:
         people = trial.make_people(self.names)
@@ -213,12 +213,12 @@ class SelfTest:
             self._wait_for(admitted, _ADMISSION_SECONDS)
         except TimeoutError:
             raise StepFailed(
-                f"the receiver does not admit the sender that was configured {_ADMISSION_SECONDS} s ago",
+                f"the receiver does not accept the sender that was configured {_ADMISSION_SECONDS} s ago",
                 "its log: it cannot reach the database, or has the settings of another site",
             ) from None
         except scu.CannotSend as error:
             raise StepFailed(str(error), _RECEIVER_HINT) from error
-        return f"{self.peer.calling} is admitted by its configuration"
+        return f"{self.peer.calling} is accepted as configured"
 
     def _sending(self, folder: Path) -> str:
         paths = oblique_mr_series(
@@ -245,7 +245,7 @@ class SelfTest:
                 f"{len(sent.refused)} of {SLICES} instances were refused: {sent.refused[0].words}",
                 "the receiver's log; out of resources (0xA700) means that the spool's disk is full",
             )
-        return f"{SLICES} instances were acknowledged, series {self.series_uid}"
+        return f"{SLICES} instances acknowledged, series {self.series_uid}"
 
     def _archived(self, folder: Path) -> str:
         def archive() -> Archive | None:
@@ -266,9 +266,9 @@ class SelfTest:
         kept = {_data_set(member) for member in unpack(path, folder / "kept")}
         if kept != {_data_set(member) for member in (folder / "sent").iterdir()}:
             raise StepFailed(
-                "the archive does not hold what was sent", "the storage box, and this app's issue list"
+                "the archive differs from what was sent", "the storage box, and this app's issue list"
             )
-        return f"{found.datafile.filename}, {found.datafile.size} bytes, holds what was sent"
+        return f"{found.datafile.filename}, {found.datafile.size} bytes, contains everything that was sent"
 
     def _why_not_archived(self) -> StepFailed:
         """What kept a series from its archive for so long."""
@@ -276,7 +276,7 @@ class SelfTest:
         series = self._series()
         if series is None:
             return StepFailed(
-                f"{within}: the files were acknowledged, and the database knows nothing of the series",
+                f"{within}: the files were acknowledged, but the series is not in the database",
                 "the receiver's log: its watcher cannot reach this database, or has the settings of another site",
             )
         if series.state == Series.State.WAITING:
@@ -286,8 +286,10 @@ class SelfTest:
                 "the broker, and the receiver's setting of its URL" if broker else "what the reason names",
             )
         if series.state == Series.State.INGESTING:
-            return StepFailed(f"{within}, a worker is at it", "the worker's log; or give a longer --timeout")
-        return StepFailed(f"{within}: no worker has taken it", self._worker_hint())
+            return StepFailed(
+                f"{within}: a worker is still processing it", "the worker's log, or use a longer --timeout"
+            )
+        return StepFailed(f"{within}: no worker has picked it up", self._worker_hint())
 
     @staticmethod
     def _worker_hint() -> str:
@@ -296,8 +298,8 @@ class SelfTest:
             return "; ".join(words)
         if answering:
             return (
-                f"the worker's log: {', '.join(answering)} answers, and may be busy (give a longer --timeout),"
-                " or has not got tardis_imagetrove installed"
+                f"the worker's log: {', '.join(answering)} answers, but may be busy (use a longer --timeout)"
+                " or lacks tardis_imagetrove"
             )
         return f"is a worker running ({WORKER}), with the same broker? None answers"
 
@@ -308,7 +310,7 @@ class SelfTest:
             run = self._run(name)
             if run is None:
                 raise StepFailed(
-                    "the worker knows no such filter",
+                    "the worker does not have this filter",
                     "IMAGETROVE['FILTERS'] of the worker and of this process; a worker reads it when it starts",
                 )
             return None if run.state in FilterRun.UNFINISHED else run
@@ -346,7 +348,7 @@ class SelfTest:
     def _metadata(self) -> str:
         found = trial.dataset_parameters(self._dataset_id(), f"{self.names.namespace}dataset")
         if found.get("Modality") != "MR" or found.get("Rows") != ROWS:
-            raise StepFailed("the dataset's parameters are not those of the series", "the worker's log")
+            raise StepFailed("the dataset's parameters differ from the series'", "the worker's log")
         return f"{len(found)} parameters of the dataset"
 
     def _permission(self) -> str:
@@ -371,7 +373,7 @@ class SelfTest:
                     f"{who} gets {code} for the dataset's page",
                     "MyTARDIS's log" if code >= 500 else "MyTARDIS's access rights and ALLOWED_HOSTS",
                 )
-        return "a member of the project sees and may download; a stranger and an anonymous visitor may not"
+        return "a project member may see and download; a stranger and an anonymous visitor may not"
 
     def _download(self) -> str:
         """Every file over MyTARDIS's own address, as a browser gets it."""
@@ -391,7 +393,7 @@ class SelfTest:
                             f"{who} gets {answer.status_code} for {file.filename}, or other bytes than were stored",
                             "the storage box, as the web server's user sees it",
                         )
-        return f"{len(files)} files are what their checksums say; nobody else gets them"
+        return f"{len(files)} files match their checksums; nobody else gets them"
 
     # What it looks at
 
@@ -430,7 +432,7 @@ class SelfTest:
     # Removal
 
     def _remove(self) -> str:
-        by_hand = f"remove it by hand, or run again with --remove {self.names.token}"
+        by_hand = f"run again with --remove {self.names.token}, or remove it by hand"
         try:
             left = self._remove_from_spool() + self._stop_filters()
             self._remove_records()
@@ -439,10 +441,10 @@ class SelfTest:
             time.sleep(2 * _POLL_SECONDS)
             self._remove_records()
         except (ImageTroveError, DatabaseError, OSError) as error:
-            raise StepFailed(f"not all is removed: {error}", by_hand) from error
+            raise StepFailed(f"removal incomplete: {error}", by_hand) from error
         if left:
             raise StepFailed("; ".join(left), by_hand)
-        return "nothing of it is left"
+        return "everything removed"
 
     def _remove_records(self) -> None:
         Series.objects.filter(series_uid=self.series_uid).delete()
@@ -455,7 +457,7 @@ class SelfTest:
         until = time.monotonic() + self.seconds
         while runs.filter(state=FilterRun.State.RUNNING).exists():
             if time.monotonic() > until:
-                return ["a filter is still at work, and may leave a file in the storage box"]
+                return ["a filter is still running and may leave a file in the storage box"]
             time.sleep(_POLL_SECONDS)
         return []
 
@@ -545,7 +547,7 @@ def _get(client: Client, name: str, **arguments: object):  # noqa: ANN202 (a res
     try:
         path = reverse(name, kwargs=arguments)
     except NoReverseMatch as error:
-        raise StepFailed(f"MyTARDIS has no address {name}", "MyTARDIS's ROOT_URLCONF") from error
+        raise StepFailed(f"MyTARDIS has no URL named {name}", "MyTARDIS's ROOT_URLCONF") from error
     # Secure, or a site that insists on it would send us there; without the folder that the site is served under.
     return client.get(path.removeprefix(get_script_prefix().rstrip("/")), secure=True)
 

@@ -178,11 +178,11 @@ def look(states: Iterable[str] = ATTENTION, counting: bool = True) -> Status:
         *(Reason("settings", text) for text in wrong),
         *_spool_problems(spool, wrong),
         *(
-            [Reason("database", f"the database cannot be asked: {database_problem}")]
+            [Reason("database", f"the database is unreachable: {database_problem}")]
             if database_problem
             else ()
         ),
-        *([Reason("broker", f"the broker cannot be reached: {unreachable}")] if unreachable else ()),
+        *([Reason("broker", f"the broker is unreachable: {unreachable}")] if unreachable else ()),
         *(Reason("no-worker", text) for text in silent),
         *(_record_problems(records) if records else ()),
     ]
@@ -362,13 +362,13 @@ def _spool_lines(spool: SpoolStatus) -> Iterator[str]:
 
 def _admission_lines(admission: AdmissionStatus) -> Iterator[str]:
     if admission.promiscuous:
-        yield "Senders: EVERYBODY may store: a receiver runs with --promiscuous"
+        yield "Senders: ALL accepted: a receiver runs with --promiscuous"
     if admission.senders is not None:
         yield f"Senders: {admission.senders or 'none'} configured"
     if admission.without_senders:
         yield f"  instruments without a sender: {', '.join(admission.without_senders)}"
     if admission.commitments_waiting:
-        yield f"Storage commitment: {admission.commitments_waiting} requests wait to be reported"
+        yield f"Storage commitment: {admission.commitments_waiting} requests waiting"
 
 
 def _record_lines(records: Records) -> Iterator[str]:

@@ -190,7 +190,9 @@ def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], p
         except ImageTroveError as trouble:
             error = trouble
         except MemoryError:
-            error = PermanentError(f"it needs more memory than the {limits.memory_mib:g} MiB that it may use")
+            error = PermanentError(
+                f"out of memory: it needs more than its limit of {limits.memory_mib:g} MiB"
+            )
         except OSError as trouble:
             error = (RetriableError if is_of_system(trouble) else PermanentError)(str(trouble))
         except BaseException as trouble:  # a fault in a filter, which may even raise SystemExit
@@ -200,7 +202,7 @@ def _child(work: Callable[[], Any], limits: Limits, begin: Callable[[], None], p
         try:
             say((value, error))
         except Exception as trouble:
-            log.error("what a filter returned cannot be handed over: %r", trouble)
+            log.error("cannot pass on a filter's result: %r", trouble)
             say(
                 (
                     None,

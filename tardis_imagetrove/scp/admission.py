@@ -60,7 +60,7 @@ def parse_network(text: str) -> Network:
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(
-            f"{text!r} is no IP address and no network such as 10.1.2.0/24;"
+            f"{text!r} is not an IP address or network (for example 10.1.2.0/24);"
             " names are not taken, since whoever answers for them could let anybody in"
         ) from None
     raise ValueError(f"{text!r} names a host within its network: write {meant}, or the address alone")
@@ -182,7 +182,7 @@ class SenderList:
             return None
         if any(sender.ae_title == calling_ae.strip(" ") for sender in self._senders):
             return f"{calling_ae!r} is a sender, but not from {address}"
-        return f"{calling_ae!r} at {address} is no sender of any enabled instrument"
+        return f"{calling_ae!r} at {address} is not a sender of any enabled instrument"
 
 
 def promiscuous_mark(spool: Spool) -> contextlib.AbstractContextManager[None]:

@@ -371,7 +371,7 @@ class Association:
         if command.field == dimse.C_CANCEL_RQ and not command.has_data_set:
             return  # for an operation that we do not have; there is no response to it (PS3.7 section 9.3.2.3)
         if command.field & dimse.RESPONSE:
-            raise _Abort(pdu.ABORT_BY_USER, f"response 0x{command.field:04X} to nothing that was asked")
+            raise _Abort(pdu.ABORT_BY_USER, f"response 0x{command.field:04X} without a request")
         self._command = command
         self._operation = self._begin(context, command)
         if not command.has_data_set:

@@ -112,7 +112,7 @@ def send_report(
             event_information(report), event, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
         )
     except (ValueError, RuntimeError) as error:
-        raise ReportNotDelivered(f"{where} does not take reports of storage commitment: {error}") from error
+        raise ReportNotDelivered(f"{where} does not accept storage commitment reports: {error}") from error
     finally:
         if association.is_established:
             association.release()

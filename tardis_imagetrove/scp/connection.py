@@ -188,7 +188,7 @@ class Connection:
         try:
             self._socket.sendall(data)
         except _TIMED_OUT:
-            raise PeerTimeout("the peer does not take our answer") from None
+            raise PeerTimeout("the peer does not read our answer") from None
         except OSError as error:
             raise ConnectionLost(f"connection lost: {error.strerror or error}") from None
 

@@ -162,7 +162,7 @@ class HeadScanner:
             return self._delimiter(element, self._long.unpack_from(data, at + 4)[0], at)
         if self._open and not self._open[-1][0]:
             raise UnreadableDataSet(
-                f"({group:04X},{element:04X}) at byte {self._offset + at} stands in a sequence, not in an item"
+                f"({group:04X},{element:04X}) at byte {self._offset + at} is in a sequence but not in an item"
             )
         vr = bytes(data[at + 4 : at + 6])
         if self._implicit is None:
@@ -232,5 +232,5 @@ class HeadScanner:
         elif element == SEQUENCE_END:
             self._leave(False, at)
         else:
-            raise UnreadableDataSet(f"(FFFE,{element:04X}) at byte {self._offset + at} is no delimiter")
+            raise UnreadableDataSet(f"(FFFE,{element:04X}) at byte {self._offset + at} is not a delimiter")
         return 8

@@ -81,7 +81,9 @@ class _ParentGate:
             rejected: AssociationRejected | None = self._ask("enter", number, caller)
             return rejected
         except _ParentGone as gone:
-            return AssociationRejected("admit-failed", 2, 2, 1, f"cannot be admitted now: {gone}")
+            return AssociationRejected(
+                "admit-failed", 2, 2, 1, f"the association cannot be accepted now: {gone}"
+            )
 
     def commit(self, request: CommitmentRequest) -> None:
         try:

@@ -121,7 +121,7 @@ class ProjectMember(models.Model):
             raise ValidationError("Name the person by the mail address or by the identifier: one of the two.")
         if not self.mail.isascii():
             # Letters that look alike, or are alike in one case only, must not open a project.
-            raise ValidationError({"mail": "Only plain letters are compared: use the identifier instead."})
+            raise ValidationError({"mail": "Only ASCII addresses are supported: use the identifier instead."})
 
 
 class SpentAssertion(models.Model):

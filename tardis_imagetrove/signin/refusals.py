@@ -43,7 +43,7 @@ class NothingPosted(SignInRefused):
     code = "RC-EMPTY"
     status = 400
     title = "Your institution's sign-in did not reach us"
-    advice = f"This address only takes what the federation sends after you have signed in. {TRY_AGAIN}"
+    advice = f"This address only accepts what the federation sends after you have signed in. {TRY_AGAIN}"
 
 
 class TooLarge(SignInRefused):

@@ -71,7 +71,7 @@ def test_what_cannot_be_used_is_named_with_the_reason(archive, tmp_path):
 
 def test_wrong_names_are_refused(archive, tmp_path):
     for arguments, problem in (
-        (("--project", "99999", "--dry-run"), "no series is archived of a project '99999'"),
+        (("--project", "99999", "--dry-run"), "project '99999' has no archived series"),
         (("--experiment", "99999", "--dry-run"), "experiment 99999"),
         (("--project", "12345"), "--out"),
     ):

@@ -80,10 +80,10 @@ def test_what_was_cut_off_is_taken_up_again(project, write):
 def test_another_dataset_is_left_alone(project, write):
     project.add("t1")
     write()
-    with pytest.raises(PermanentError, match="holds the dataset 'P', not 'Q'"):
+    with pytest.raises(PermanentError, match="contains the dataset 'P', not 'Q'"):
         write(title="Q")
     (write.folder / "imagetrove" / "sources.tsv").unlink()
-    with pytest.raises(PermanentError, match="not made by this command"):
+    with pytest.raises(PermanentError, match="did not create"):
         write()
 
 

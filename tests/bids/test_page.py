@@ -52,7 +52,7 @@ def test_names_are_for_those_who_may_download(
     stranger = person(django_user_model, "stranger", "Project 54321")
     for query in ({"project": "Project 12345"}, {"experiment": experiment}, {"series": str(series.pk)}, {}):
         text = page(stranger, **query)
-        assert "SECRET7" not in text and "mprage" not in text and "You may see no such series" in text
+        assert "SECRET7" not in text and "mprage" not in text and "No series matches" in text
     assert client.get(reverse("tardis_imagetrove:bids")).status_code == 302
     assert "BIDS names" in member.get(reverse("tardis_imagetrove:scans")).content.decode()
     staff = person(django_user_model, "staff", "Project 12345")
@@ -131,4 +131,4 @@ def test_sidecars_are_not_handed_out_once_their_headers_may_not_be_had(archive, 
     acls = portal.DatafileACL.objects.filter(datafile__filename="0003_t1_mprage_dicom.zip")
     acls.filter(group__name="Project 12345").delete()
     answer = member.get(tar)
-    assert answer.status_code == 409 and "may not be downloaded any more" in answer.content.decode()
+    assert answer.status_code == 409 and "may no longer be downloaded" in answer.content.decode()

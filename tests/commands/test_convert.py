@@ -311,7 +311,7 @@ def test_other_options_of_a_filter_are_a_reason_to_run_it_again(archived, workin
     assert "3 runs of 3 series" in convert("--all")
     assert [run.options for run in FilterRun.objects.all()] == [{"bins": 12}] * 3
     settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTER_OPTIONS": {"count": {"bin": 12}}}
-    assert "['count']: there is no option 'bin', but bins, seconds, memory_mib" in refused("--all")
+    assert "['count']: unknown option 'bin'; the options are bins, seconds, memory_mib" in refused("--all")
 
 
 @database
@@ -627,7 +627,7 @@ def test_a_folder_is_converted_from_de_identified_copies(tmp_path):
     ("arguments", "options", "words"),
     [
         ((), {"all": True, "deidentify": ""}, "of archived series the instrument decides"),
-        ((".",), {"out": Path("out"), "deidentify": "everything"}, "there is no option 'everything'"),
+        ((".",), {"out": Path("out"), "deidentify": "everything"}, "unknown option 'everything'"),
     ],
 )
 def test_de_identification_that_is_asked_for_wrongly_is_refused(arguments, options, words):

@@ -140,7 +140,7 @@ def test_what_the_model_refuses_is_told_by_the_settings_line_and_name(run, admin
 def test_new_instruments_need_an_owner_who_exists(run, django_user_model):
     with pytest.raises(CommandError, match="Skyra: it is new, .* give --owner USERNAME"):
         run(TWO)
-    with pytest.raises(CommandError, match="--owner: there is no account 'nobody'"):
+    with pytest.raises(CommandError, match="--owner: account 'nobody' does not exist"):
         run(TWO, owner="nobody")
     with pytest.raises(CommandError, match="--owner: not text in UTF-8"):
         run(TWO, owner="Gr\udcfcn")

@@ -1,4 +1,4 @@
-"""``imagetrove_selftest`` on running sites, sound and broken: what it says, and that nothing of it is left."""
+"""``imagetrove_selftest`` on running sites, sound and broken: what it says, and that everything removed."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def test_without_a_worker_the_worker_is_named_and_the_spool_is_cleared(site, run
     before = everything()
     lines, well = run(timeout=6)
     assert not well
-    assert "archive          FAILED  not archived within 6 s: no worker has taken it" in lines
+    assert "archive          FAILED  not archived within 6 s: no worker has picked it up" in lines
     assert any(
-        "look at: is a worker running (`DJANGO_SETTINGS_MODULE=tardis.settings celery -A tardis.celery.tardis_app worker`)"
+        "check: is a worker running (`DJANGO_SETTINGS_MODULE=tardis.settings celery -A tardis.celery.tardis_app worker`)"
         in line
         for line in lines
     )
@@ -135,8 +135,8 @@ def test_a_queue_without_a_worker_is_not_taken_for_the_brokers_fault(site, run, 
     lines, well = run(timeout=6)
     assert not well
     told = next(at for at, line in enumerate(lines) if line.startswith("broker           FAILED"))
-    assert "No worker takes work from the queue" in lines[told]
-    assert "look at: is a worker running" in lines[told + 1]
+    assert "No worker consumes the queue" in lines[told]
+    assert "check: is a worker running" in lines[told + 1]
 
 
 def test_with_the_broker_away_the_broker_is_named(site, run, everything):
@@ -148,7 +148,7 @@ def test_with_the_broker_away_the_broker_is_named(site, run, everything):
     assert not well
     failed = "\n".join(lines)
     assert "archive          FAILED  not archived within 15 s, waits: the broker cannot be reached" in failed
-    assert "look at: the broker, and the receiver's setting of its URL" in failed
+    assert "check: the broker, and the receiver's setting of its URL" in failed
     assert everything() == before
 
 
@@ -194,7 +194,7 @@ def test_a_filter_that_only_the_web_server_knows_is_named(site, run, everything,
     before = everything()
     lines, well = run(timeout=30)
     assert not well
-    assert "filter nifti     FAILED  the worker knows no such filter" in lines
+    assert "filter nifti     FAILED  the worker does not have this filter" in lines
     assert any(line.startswith("filter metadata  ok") for line in lines)
     assert any(line.startswith("download         ok") for line in lines)
     assert everything() == before
@@ -282,4 +282,4 @@ def test_files_that_come_back_changed_are_told(site, run, everything, monkeypatc
 
 def test_a_box_that_does_not_exist_is_told(site, run):
     lines, well = run(storage_box="nothing")
-    assert (lines, well) == (["There is no storage box 'nothing'."], False)
+    assert (lines, well) == (["Storage box 'nothing' does not exist."], False)

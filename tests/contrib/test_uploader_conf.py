@@ -185,7 +185,7 @@ def test_a_variable_that_is_not_set_costs_its_setting_alone(read):
         'a = "$(nowhere)"\nb = "pa$word"\nc = "$(a)"\nd = "$(open"\nlist = ["$(a)"]\ne = "$(list)"\nf = 1'
     )
     problems = {name: setting.problem for name, setting in found.values.items()}
-    assert "refers to 'nowhere', which is set neither above nor in the environment" in problems["a"]
+    assert "refers to 'nowhere', which is not defined above or in the environment" in problems["a"]
     assert "found a $ alone" in problems["b"] and "pa$word" not in problems["b"]
     assert "which has no value" in problems["c"]
     assert "a ) after $(" in problems["d"]
@@ -310,7 +310,7 @@ def test_a_list_of_instruments_that_is_none_is_told(read, wrong, said):
         ('[ "PatientID" ]', "[]", "at least one DICOM field"),
         ('[ "PatientID" ]', '"PatientID"', "expected a list of texts"),
         ('"University of Example"', "3", "expected text in double quotes"),
-        ('"University of Example"', r'"\u0000"', "holds a control character"),
+        ('"University of Example"', r'"\u0000"', "contains a control character"),
         ('"University of Example"', '"$(nothing)"', "Skyra.default_institution_name: refers to 'nothing'"),
         ('    schema_file       = "http://example.edu/schema/3"\n', "", "Skyra: lacks schema_file"),
         ("dataset_title ", "dataset_titel ", "Skyra: lacks dataset_title"),
@@ -329,8 +329,8 @@ def test_a_mistake_in_one_block_is_told_and_leaves_out_that_block_alone(read, ol
 def test_a_misspelt_optional_key_is_told_with_the_right_one(read):
     conf = interpret(read(ONE.replace("default_operators", "default_operator")))
     unknown, absent = texts(conf, Severity.WARNING)
-    assert "there is no such key; did you mean default_operators?" in unknown
-    assert "does not say default_operators" in absent
+    assert "unknown key; did you mean default_operators?" in unknown
+    assert "lacks default_operators" in absent
     assert conf.instruments[0].default_operators is None
 
 

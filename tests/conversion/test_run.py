@@ -385,7 +385,7 @@ def test_a_filter_that_eats_memory_fails_and_says_what_it_may_use(runs, scratch,
     monkeypatch.setattr(CountingFilter, "before", staticmethod(lambda: bytearray(300 << 20)))
     run = do(runs["counting"], scratch)
     assert run.state == FilterRun.State.FAILED
-    assert run.reason == "it needs more memory than the 100 MiB that it may use"
+    assert run.reason == "out of memory: it needs more than its limit of 100 MiB"
 
 
 def test_a_filter_that_crashes_fails_at_once(runs, scratch, monkeypatch):

@@ -177,7 +177,7 @@ def test_without_a_rule_that_fits_or_the_option_it_is_refused(changes, options, 
             PSEUDONYMS,
             [fitting(ultrasound, **changes)],
         )
-    assert ("no approved pixel rule fits it" in str(error.value)) == bool(options)
+    assert ("no approved pixel rule matches it" in str(error.value)) == bool(options)
 
 
 def test_an_image_that_is_safe_anyway_keeps_its_pixels(ultrasound, tmp_path):
@@ -189,7 +189,7 @@ def test_an_image_that_is_safe_anyway_keeps_its_pixels(ultrasound, tmp_path):
 
 def test_a_report_is_refused_whatever_rules_there_are(ultrasound, tmp_path):
     edit(ultrasound, lambda dataset: setattr(dataset, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.88.11"))
-    with pytest.raises(NotDeidentifiable, match="does not look into its content"):
+    with pytest.raises(NotDeidentifiable, match="does not cover its content"):
         deidentify(
             ultrasound, tmp_path / "copy.dcm", Profile.of(["clean-pixels"]), PSEUDONYMS, [fitting(ultrasound)]
         )

@@ -292,8 +292,8 @@ def test_time_and_text_that_is_not_ascii(tmp_path):
 @pytest.mark.parametrize(
     ("data", "affine", "words"),
     [
-        (np.zeros((2, 2, 2), "c8"), np.eye(4), "cannot hold voxels of complex64"),
-        (np.zeros((2, 2, 2), "i8"), np.eye(4), "cannot hold voxels of int64"),
+        (np.zeros((2, 2, 2), "c8"), np.eye(4), "does not support voxels of type complex64"),
+        (np.zeros((2, 2, 2), "i8"), np.eye(4), "does not support voxels of type int64"),
         (np.zeros((2, 2, 2), "u1"), np.diag([1.0, 1, 0, 1]), "describes no volume"),
         (np.zeros((2, 2), "u1"), np.eye(4), "3 or 4 dimensions, this one has 2"),
     ],

@@ -116,4 +116,4 @@ def test_a_flood_of_complaints_is_cut_with_their_number():
     output = "\n".join(f"Warning: {'x' * n} happened" for n in range(1, 101))
     told = complaints_in(output, most=20)
     assert len(told) == 21
-    assert told[-1] == "and 80 other kinds of complaint"
+    assert told[-1] == "and 80 other kinds of message"

@@ -263,7 +263,7 @@ def test_the_owner_alone_is_shown_the_originals(
     assert seen_of_originals(owners, series) == (True, True, True)
     assert seen_of_originals(member, series) == seen_of_originals(stranger, series) == (False, False, False)
     page = reverse("tardis_portal.view_dataset", kwargs={"dataset_id": series.dataset_key.dataset_id})
-    note = f"What was received is in dataset {series.originals_key.dataset_id}"
+    note = f"The originals are in dataset {series.originals_key.dataset_id}"
     from tardis_imagetrove.dataset_page import gather
 
     for client, is_told in ((owners, True), (member, False)):
@@ -903,7 +903,7 @@ def test_burned_in_names_are_blacked_out_by_a_rule_that_was_tried_and_approved(
     )
     series = ingest(spool, scratch, *paths)
     assert series.state == Series.State.HELD
-    assert "no approved pixel rule fits it" in series.reason
+    assert "no approved pixel rule matches it" in series.reason
 
     page = reverse("admin:tardis_imagetrove_pixelrule_try", args=[rule.pk])
     client.force_login(

@@ -83,7 +83,7 @@ def test_the_table_has_every_state():
 
 def test_a_held_series_is_got_rid_of_and_comes_back(held, paths, spool, scratch, queued):
     before = {path.name: path.read_bytes() for path in spool.files(held.series_uid)}
-    with pytest.raises(NotPossible, match="say why"):
+    with pytest.raises(NotPossible, match="a reason is required"):
         ACTIONS["discard"].execute(held, spool, "op", "  ")
     done = ACTIONS["discard"].execute(held, spool, "op", "a phantom")
     held.refresh_from_db()
@@ -140,7 +140,7 @@ def test_a_row_whose_folder_was_removed_by_hand_is_got_rid_of(held, spool):
 
 
 def test_late_files_of_an_archived_series_are_discarded_alone(archived, spool, tmp_path):
-    assert "nothing of it waits" in ACTIONS["discard"].check(archived, spool)
+    assert "no files in the spool" in ACTIONS["discard"].check(archived, spool)
     deliver(spool, *phantom(tmp_path / "late", slices=1, series_uid=archived.series_uid))
     Series.objects.update(state=S.HELD)
     ACTIONS["discard"].execute(archived, spool, "op", "of another patient")
@@ -162,7 +162,7 @@ def test_discarding_waits_for_a_worker_and_gives_up_in_words(held, spool):
     (outcome,) = do_all(ACTIONS["discard"], [held], spool, "op", "x")
     done.set()
     worker.join()
-    assert "a worker is at it" in outcome.problem
+    assert "a worker is processing it" in outcome.problem
     assert len(spool.files(held.series_uid)) == 4
 
 
@@ -174,7 +174,7 @@ def test_one_that_cannot_be_done_stops_none_of_the_others(held, spool, queued):
 
 
 def test_filters_are_run_again(archived, spool, queued):
-    assert "no filter of it failed" in ACTIONS["retry"].check(
+    assert "no filter failed" in ACTIONS["retry"].check(
         Series.objects.filter(pk=archived.pk).update(state=S.PARTIAL) and Series.objects.get(), spool
     )
     FilterRun.objects.filter(filter="nifti").update(state=FilterRun.State.FAILED)
@@ -257,10 +257,10 @@ def test_an_assignment_holds_before_more_of_the_series_arrives_and_is_taken_back
         ("", "", "instrument: name one"),
         ("Nothing", "", "'Nothing' is not an enabled instrument"),
         ("9" * 30, "", "is not an enabled instrument"),
-        ("Other", "1234", "'1234' is no project of Other"),
-        ("Other", "12345 and 54321", "is no project of Other"),
+        ("Other", "1234", "'1234' is not a project of Other"),
+        ("Other", "12345 and 54321", "is not a project of Other"),
         ("Other", "1" * 65, "at most 64 characters"),
-        ("rules", "12345", "the rules decide it"),
+        ("rules", "12345", "requires an instrument"),
     ],
 )
 def test_what_cannot_be_assigned_is_told_and_changes_nothing(
@@ -270,7 +270,7 @@ def test_what_cannot_be_assigned_is_told_and_changes_nothing(
         assign(held, spool, instrument, project)
     held.refresh_from_db()
     assert (held.assigned, queued) == ({}, [])
-    with pytest.raises(NotPossible, match="say why"):
+    with pytest.raises(NotPossible, match="a reason is required"):
         assign(held, spool, "Other", why=" ")
 
 
@@ -356,7 +356,7 @@ def test_an_action_is_asked_for_then_done_and_told(held, spool, operator):
     without = post(operator, "act", action="discard", series=held.pk, scope="chosen", why=" ")
     assert without.status_code == 400 and "Say why" in without.content.decode()
     done = post(operator, "act", action="discard", series=held.pk, scope="chosen", why="a phantom")
-    assert "Done with 1 of 1 series" in done.content.decode()
+    assert "Done for 1 of 1 series" in done.content.decode()
     page = operator.get(reverse("tardis_imagetrove:series", args=[held.pk])).content.decode()
     assert "a phantom" in page and "by operator" in page and "In the trash" in page
     assert "Restore from the trash" in page
@@ -368,13 +368,13 @@ def test_what_was_found_is_done_at_once(held, spool, operator, queued):
     asked = post(operator, "confirm", action="discard", scope="found", filter="state=held&q=scout")
     assert "Discard: 60 series" in asked.content.decode() and "and 50 more" in asked.content.decode()
     done = post(operator, "act", action="discard", scope="found", filter="state=held&q=scout", why="scouts")
-    assert "Done with 60 of 60 series" in done.content.decode()
+    assert "Done for 60 of 60 series" in done.content.decode()
     assert list(Series.objects.filter(state=S.HELD)) == [held]
 
 
 def test_a_series_page_tells_each_rule_and_the_story(held, configuration, operator):
     page = operator.get(reverse("tardis_imagetrove:series", args=[held.pk])).content.decode()
-    assert "What each instrument" in page and f"<b>{configuration.name}</b>: fits" in page
+    assert "Matching" in page and f"<b>{configuration.name}</b>: matches" in page
     configuration.instrument = [["Manufacturer", "Zzz"], ["Modality", "MR"]]
     configuration.save()
     page = operator.get(reverse("tardis_imagetrove:series", args=[held.pk])).content.decode()
@@ -439,7 +439,7 @@ def test_nothing_is_done_by_a_link_or_without_a_token(held, operator, django_use
 def test_the_api_does_the_same(held, operator, client):
     address = f"/api/v1/tardis-imagetrove_series/{held.pk}/act/discard/"
     answer = operator.post(address, "{}", content_type="application/json")
-    assert answer.status_code == 409 and "say why" in answer.content.decode()
+    assert answer.status_code == 409 and "a reason is required" in answer.content.decode()
     answer = operator.post(address, '{"why": "a phantom"}', content_type="application/json")
     assert answer.status_code == 200 and "4 files" in answer.json()["done"]
     assert Series.objects.get().events.get(kind="discarded").by == "operator"
@@ -487,10 +487,10 @@ def test_a_user_without_a_name_is_told_by_number(held, spool, monkeypatch):
 
 
 def test_rules_are_explained_for_a_file_and_for_a_series(held, paths, configuration):
-    assert f"{configuration.name}: fits" in run("imagetrove_explain", str(paths[0]))
+    assert f"{configuration.name}: matches" in run("imagetrove_explain", str(paths[0]))
     configuration.instrument = [["Manufacturer", "Zzz"]]
     configuration.save()
-    with pytest.raises(CommandError, match="no instrument fits"):
+    with pytest.raises(CommandError, match="no instrument matches"):
         run("imagetrove_explain", held.series_uid)
     with pytest.raises(CommandError, match="has no files of series 1.2.3"):
         run("imagetrove_explain", "1.2.3")

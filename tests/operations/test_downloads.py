@@ -277,7 +277,7 @@ def damaged(series: Series, how: str) -> None:
     ("how", "words"),
     [
         ("deleted", "has been deleted"),
-        ("unverified", "has no verified copy in MyTARDIS any more"),
+        ("unverified", "no longer has a verified copy in MyTARDIS"),
         ("replaced", "has been changed"),
     ],
 )
@@ -322,7 +322,7 @@ def test_access_that_ends_in_the_middle_ends_it(series, member, django_user_mode
         Group.objects.get(name="Project 12345").user_set.clear()
     else:
         django_user_model.objects.filter(username="member").update(is_active=False)
-    with pytest.raises(downloads.AccessEnded, match="may not be downloaded any more"):
+    with pytest.raises(downloads.AccessEnded, match="may no longer be downloaded"):
         got.extend(reading)
     assert sum(map(len, got)) < packed.size
 

@@ -114,7 +114,7 @@ def test_a_held_series_and_a_ready_scan_are_told_by_mail_without_what_names_anyb
     assert mail["To"] == "operators@example.edu"
     assert mail["Subject"].startswith("[ImageTrove] 2 notices; the first: A series of no instrument is held")
     assert "A series of no instrument is held (no-instrument)" in text
-    assert f"A scan of {configuration.name} is there: 3 images" in text
+    assert f"A scan of {configuration.name} is archived: 3 images" in text
     ready = Series.objects.get(configuration=configuration)
     assert f"/dataset/{ready.dataset_key.dataset_id}" in text
     assert f"/apps/tardis-imagetrove/series/{Series.objects.get(series_uid='1.2.3').pk}/" in text
@@ -310,7 +310,7 @@ def test_silence_is_told_once_until_something_comes(mailbox, owner):
     later = timezone.now() + timedelta(hours=25)
     assert notices.find_silence(later) == 1
     assert notices.find_silence(later + timedelta(hours=25)) == 0
-    assert Notice.objects.get().text.startswith(f"Nothing has come from {configuration.name} since 2")
+    assert Notice.objects.get().text.startswith(f"{configuration.name} has sent nothing since 2")
     Series.objects.create(series_uid="1.2.4", configuration=configuration)
     assert notices.find_silence(later + timedelta(hours=25)) == 1
     assert not new.series_set.exists()
@@ -326,7 +326,7 @@ def test_an_audits_findings_are_told_once(mailbox, spool, settings):
             call_command("imagetrove_audit", stdout=StringIO(), skip_checks=True)
     notices.send_due()
     (mail,) = mailbox.mails
-    assert "An audit has 1 new finding: 1 × no-archive" in mail.get_content()
+    assert "The audit has 1 new finding: 1 × no-archive" in mail.get_content()
 
 
 def test_the_command_shows_what_it_would_send_and_sends_it(mailbox, spool, settings):
@@ -346,10 +346,10 @@ def test_the_command_shows_what_it_would_send_and_sends_it(mailbox, spool, setti
     ("fields", "words"),
     [
         ({"mail": "", "webhook": ""}, "a mail address or a webhook"),
-        ({"mail": "a@example.edu", "webhook": "https://example.edu/"}, "one of them"),
+        ({"mail": "a@example.edu", "webhook": "https://example.edu/"}, "either"),
         ({"webhook": "ftp://example.edu/x"}, "https:// or http://"),
-        ({"kinds": []}, "blank|Choose some of"),
-        ({"kinds": ["nonsense"]}, "Choose some of"),
+        ({"kinds": []}, "blank|Choose from"),
+        ({"kinds": ["nonsense"]}, "Choose from"),
         ({"quiet_from": time(22)}, "both times"),
         ({"silence_hours": 0}, "greater than or equal to 1"),
     ],

@@ -56,7 +56,7 @@ def test_who_is_named_sees_the_scans_and_who_is_taken_off_does_not(
     ada = signed_in("ada")
     assert sees(ada, series) == EVERYTHING
     assert sees(signed_in("grace"), series) == NOTHING
-    assert "is on the project already" in people(text)
+    assert "is already on the project" in people(text)
 
     assert "left the group" in people(f"project,mail,targeted_id,action\n{line},remove\n")
     assert sees(ada, series) == NOTHING
@@ -82,7 +82,7 @@ def test_bad_lines_are_told_and_stop_none_of_the_others(people, django_user_mode
     lines = told.splitlines()
     assert [("NOT DONE" in line) for line in lines[:-1]] == [True] * 5 + [False]
     assert "Enter a valid email address" in lines[0]
-    assert "squatter" in lines[3] and "there is no group 'Project 54321'" in lines[4]
+    assert "squatter" in lines[3] and "group 'Project 54321' does not exist" in lines[4]
     assert lines[-1] == "ERROR not done for 5 of 6 people"
     assert ProjectMember.objects.get().mail == "ada@example.edu"
 

@@ -71,7 +71,7 @@ def test_a_new_instrument_is_tried_on_what_is_held_and_on_what_was_placed(staff,
     assert held == untitled and "has no SeriesDescription" in why
     assert (trial.placed, trial.taken, trial.lost) == (1, [], [])
     text = page.content.decode()
-    assert "Held for want of a place: 1 of 3 would be placed" in text and "for Project 12345" in text
+    assert "Held series: 1 of 3 would be placed" in text and "for Project 12345" in text
     assert everything() == before
 
     wide = staff.post(reverse(NEW), {**filled, "instrument": "StationName = MR1"})

@@ -39,7 +39,9 @@ def senders(spool):
 def test_a_sender_is_a_title_at_an_address(senders, network, address, welcome):
     senders.replace([Sender("SKYRA", network)])
     assert (senders.admit("SKYRA", address) is None) is welcome
-    assert senders.admit("skyra", address) == f"'skyra' at {address} is no sender of any enabled instrument"
+    assert (
+        senders.admit("skyra", address) == f"'skyra' at {address} is not a sender of any enabled instrument"
+    )
     if not welcome:
         assert senders.admit("SKYRA", address) == f"'SKYRA' is a sender, but not from {address}"
 
@@ -74,7 +76,7 @@ def test_a_stranger_is_rejected_and_logged_with_peer_title_and_reason(
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     (stranger,) = [line for line in lines if "STRANGER" in line]
     assert "no association with 127.0.0.1:" in stranger
-    assert "no sender of any enabled instrument" in stranger
+    assert "not a sender of any enabled instrument" in stranger
     assert any("'ELSEWHERE' is a sender, but not from 127.0.0.1" in line for line in lines)
 
 

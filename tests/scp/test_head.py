@@ -151,7 +151,7 @@ def test_endless_nesting_is_given_up():
         (b"\x08\0\x16\0??\x04\0abcd", "has no VR"),
         (struct.pack("<HHI", 0xFFFE, 0xE000, 0), "is in no sequence"),
         (struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), "ends nothing"),
-        (struct.pack("<HHI", 0xFFFE, 0x1234, 0), "is no delimiter"),
+        (struct.pack("<HHI", 0xFFFE, 0x1234, 0), "is not a delimiter"),
     ],
 )
 def test_what_is_no_data_set_says_where(data, words):

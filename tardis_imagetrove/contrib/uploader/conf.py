@@ -474,7 +474,7 @@ class _Loader:
             raise ConfError(place, f"refers to {name!r}, which is neither text nor a number")
         if name in self.environ:
             return self.environ[name]
-        raise ConfError(place, f"refers to {name!r}, which is set neither above nor in the environment")
+        raise ConfError(place, f"refers to {name!r}, which is not defined above or in the environment")
 
 
 def _mentions_a_variable(value: Value) -> bool:
@@ -675,7 +675,7 @@ def _instrument(settings: Settings, name: str) -> tuple[UploaderInstrument | Non
         return None, [*notes, *(Note(Severity.LEFT_OUT, text) for text in problems)]
     absent = [key for key in _KEYS if key not in own]
     if absent:
-        notes.append(Note(Severity.WARNING, f"{place}: {name}: does not say {', '.join(absent)}"))
+        notes.append(Note(Severity.WARNING, f"{place}: {name}: lacks {', '.join(absent)}"))
     places = {key: own[key].place for key in known}
     return UploaderInstrument(name=name, place=place, places=places, **known), notes  # type: ignore[arg-type]
 
@@ -684,7 +684,7 @@ def _unknown_key(key: str, where: str) -> tuple[Severity, str]:
     if key in _FOLDERS:
         return Severity.IGNORED, f"{where}: folders are configured as folder sources in admin"
     near = get_close_matches(key, _KEYS, 1)
-    return Severity.WARNING, f"{where}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+    return Severity.WARNING, f"{where}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _checked(key: str, value: Value) -> object:
@@ -726,5 +726,5 @@ def _field(name: str) -> str:
 
 def _printable(text: str) -> str:
     if any(ord(character) < 32 for character in text):
-        raise PermanentError("holds a control character")
+        raise PermanentError("contains a control character")
     return text

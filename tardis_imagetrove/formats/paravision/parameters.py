@@ -126,7 +126,7 @@ def read_parameters(path: Path) -> Parameters:
             raise UnreadableParameters(f"{path.name} is larger than {LARGEST // 2**20} MiB")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UnreadableParameters(f"there is no {path.name}") from None
+        raise UnreadableParameters(f"{path.name} is missing") from None
     try:
         try:
             content.decode("utf-8")

@@ -149,7 +149,7 @@ def read_reconstruction(place: Place) -> Reconstruction:
     groups = _groups(parameters, frames)
     types = set(parameters.texts("VisuCoreFrameType"))
     if any(group.name == "FG_COMPLEX" for group in groups) or types & set(_COMPLEX):
-        raise NotAnImage("holds complex values, which are archived and not converted")
+        raise NotAnImage("contains complex values, which are archived but not converted")
     word, order = str(parameters.need("VisuCoreWordType")), str(parameters.need("VisuCoreByteOrder"))
     if word not in _WORDS or order not in _ORDERS:
         raise UnreadableParameters(f"visu_pars: stored values of an unknown type: {word}, {order}")
@@ -200,7 +200,7 @@ def _check_length(path: Path, expected: int) -> None:
     try:
         length = path.stat().st_size
     except FileNotFoundError:
-        raise UnreadableParameters("there is no 2dseq") from None
+        raise UnreadableParameters("2dseq is missing") from None
     if length != expected:
         raise UnreadableParameters(f"2dseq has {length} bytes where visu_pars describes {expected}")
 
@@ -259,7 +259,7 @@ def _rows_of(
     )
     which = _which(len(rows), frames, groups, indices, name)
     if which is None:
-        raise UnreadableParameters(f"visu_pars: {name} has {len(rows)} values, which fit no frame group")
+        raise UnreadableParameters(f"visu_pars: {name} has {len(rows)} values, which match no frame group")
     chosen: np.ndarray = rows[which]
     return chosen
 

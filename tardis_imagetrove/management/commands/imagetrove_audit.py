@@ -27,7 +27,7 @@ def day(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no day: write 2026-11-26") from None
+        raise ArgumentTypeError(f"{text!r} is not a date such as 2026-11-26") from None
     return moment if moment.tzinfo else make_aware(moment, get_current_timezone())
 
 
@@ -38,7 +38,7 @@ def percent(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 < share <= 1:
-        raise ArgumentTypeError(f"{text!r} is no percentage above 0 and up to 100")
+        raise ArgumentTypeError(f"{text!r} is not a percentage above 0 and up to 100")
     return share
 
 
@@ -61,7 +61,7 @@ class Command(BaseCommand):
     requires_system_checks = ("imagetrove",)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--since", type=day, help="only archives made from that day on: 2026-11-26")
+        parser.add_argument("--since", type=day, help="only archives made since this day, such as 2026-11-26")
         parser.add_argument(
             "--sample", type=percent, default=1.0, help="about so many percent of them, at random"
         )
@@ -97,7 +97,7 @@ class Command(BaseCommand):
         try:
             tell_audit()
         except DatabaseError as error:
-            self.stderr.write(f"subscribers cannot be told: {error}")
+            self.stderr.write(f"cannot notify subscribers: {error}")
         if found:
             raise CommandError(f"{len(found)} finding{'s' if len(found) != 1 else ''}")
         if not json:

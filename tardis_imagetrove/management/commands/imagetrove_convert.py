@@ -39,7 +39,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder of DICOM files")
-        parser.add_argument("--out", type=Path, help="folder that the files made of DIR go into")
+        parser.add_argument("--out", type=Path, help="output folder for the files of DIR")
         parser.add_argument(
             "--series",
             nargs="+",
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--force",
             action="store_true",
-            help="run filters whose version is the same, too; with DIR, replace files that are there",
+            help="also run filters that are up to date; with DIR, replace existing files",
         )
         parser.add_argument(
             "--deidentify",
@@ -116,7 +116,7 @@ class Command(BaseCommand):
                 raise CommandError("--series or --instrument: not text in UTF-8.") from error
             except DatabaseError as error:
                 raise CommandError(
-                    f"The database fails: {error}. What is queued goes on; give the command again."
+                    f"The database fails: {error}. Queued runs continue; run the command again."
                 ) from error
         if self.failures:
             for failure in self.failures:
@@ -158,7 +158,7 @@ class Command(BaseCommand):
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CommandError(f"{out} cannot be made: {error.strerror}") from error
+            raise CommandError(f"{out} cannot be created: {error.strerror}") from error
         if profile is None:
             self._convert_found(folder, out, filters, force, keep_dicom=False)
             return

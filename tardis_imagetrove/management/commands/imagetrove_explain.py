@@ -35,10 +35,10 @@ class Command(BaseCommand):
         if not verdicts:
             raise CommandError("no instrument is configured and enabled")
         for verdict in verdicts:
-            self.stdout.write(f"{verdict.rule.name}: {'fits' if verdict.matches else 'does not fit'}")
+            self.stdout.write(f"{verdict.rule.name}: {'matches' if verdict.matches else 'does not match'}")
             for name, value in verdict.held:
                 self.stdout.write(f"  holds  {name} = {value}")
             for name, wanted, actual in verdict.failed:
                 self.stdout.write(f"  fails  {name} is {actual!r}, not {wanted!r}")
         if not any(verdict.matches for verdict in verdicts):
-            raise CommandError("no instrument fits")
+            raise CommandError("no instrument matches")

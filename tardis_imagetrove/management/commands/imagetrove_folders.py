@@ -34,14 +34,14 @@ class Command(BaseCommand):
         what = parser.add_mutually_exclusive_group(required=True)
         what.add_argument("--path", type=Path, help="import this folder or file now")
         what.add_argument(
-            "--once", action="store_true", help="take what is complete in all sources, then end"
+            "--once", action="store_true", help="import what is complete in all sources, then exit"
         )
         what.add_argument(
-            "--left-out", metavar="SOURCE", help="files of a source that were not taken, and why"
+            "--left-out", metavar="SOURCE", help="list a source's skipped files and the reasons"
         )
         parser.add_argument("--format", choices=[kind.value for kind in Kind], default=Kind.DICOM.value)
         parser.add_argument(
-            "--instrument", help="with --path: whose files they are; otherwise the rules decide"
+            "--instrument", help="with --path: the files' instrument; otherwise the rules decide"
         )
         parser.add_argument(
             "--project", help="with --instrument: the project's number, in place of the files'"
@@ -50,7 +50,11 @@ class Command(BaseCommand):
             "--experiment", default="", help="with --instrument: title, in place of the fields'"
         )
         parser.add_argument("--dataset", default="", help="with --instrument: title, in place of the fields'")
-        parser.add_argument("--dry-run", action="store_true", help="with --path: only say what would be made")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="with --path: print what would be imported, without importing it",
+        )
 
     def handle(self, **options: object) -> None:
         try:
@@ -169,7 +173,7 @@ class Command(BaseCommand):
     def _left_out(self, name: str) -> None:
         source = FolderSource.objects.filter(name=name).first()
         if source is None:
-            raise CommandError(f"There is no folder source {name!r}.")
+            raise CommandError(f"Folder source {name!r} does not exist.")
         count = 0
         for path, reason in left_out(source, open_spool()):
             count += 1

@@ -31,10 +31,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="the uploader's configuration file")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print what would be done, without doing it"
+        )
         parser.add_argument(
             "--owner",
-            help="the account that owns what new instruments make (default: the file's `user`, if there is one)",
+            help="owner of the new instruments' experiments (default: the file's `user`, if that account exists)",
         )
 
     def handle(self, *, file: Path, dry_run: bool, owner: str | None, **options: object) -> None:
@@ -49,7 +51,7 @@ class Command(BaseCommand):
 
     def _run(self, conf: UploaderConf, dry_run: bool, owner: str | None) -> None:
         if owner is not None and not User.objects.filter(username=owner).exists():
-            raise CommandError(f"--owner: there is no account {owner!r}")
+            raise CommandError(f"--owner: account {owner!r} does not exist")
         for note in conf.notes:
             if note.severity is not Severity.LEFT_OUT:
                 self.stdout.write(f"{note.severity.value}: {note.text}")

@@ -21,7 +21,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username", nargs="?", help="the account")
         who = parser.add_mutually_exclusive_group()
-        who.add_argument("--mail", help="the person who waits and has this mail address")
+        who.add_argument("--mail", help="mail address of the waiting person")
         who.add_argument(
             "--identifier",
             "--targeted-id",
@@ -50,13 +50,13 @@ class Command(BaseCommand):
             return
         user = User.objects.filter(username=username).first()
         if user is None:
-            raise CommandError(f"There is no account {username!r}.")
+            raise CommandError(f"Account {username!r} does not exist.")
         if identifier:
             issuer = self.issuer_of(identifier, issuer)
         elif mail:
             issuer, identifier = self.waiting_with(mail, issuer)
         else:
-            raise CommandError("Say who: --mail or --identifier.")
+            raise CommandError("Give --mail or --identifier.")
         linked = identity.link(issuer, identifier, user)
         self.stdout.write(f"{linked} ({identifier}) signs in to {username} from now on, by {issuer}.")
 
@@ -81,9 +81,9 @@ class Command(BaseCommand):
         ]
         possible = sorted(set(seen or (provider.issuer for provider in providers.configured())) - {""})
         if not possible:
-            raise CommandError("No provider is switched on: say which one it is by --issuer.")
+            raise CommandError("No provider is enabled: give --issuer.")
         if len(possible) > 1:
-            raise CommandError(f"Say which provider it is, by --issuer: {', '.join(possible)}.")
+            raise CommandError(f"Several providers: give --issuer, one of {', '.join(possible)}.")
         return possible[0]
 
     @staticmethod

@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--dry-run", action="store_true", help="send nothing; print what waits to be sent"
+            "--dry-run", action="store_true", help="print pending notices without sending them"
         )
 
     def handle(self, *, dry_run: bool, **options: object) -> None:

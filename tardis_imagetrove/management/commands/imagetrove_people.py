@@ -24,7 +24,9 @@ class Command(BaseCommand):
             default="Project {}",
             help="name of the group of a project that is a number (default: %(default)s)",
         )
-        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print what would be done, without doing it"
+        )
 
     def handle(self, *, file: Path, group: str, dry_run: bool, **options: object) -> None:
         try:

@@ -39,7 +39,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--workers", type=int, default=1, help="receiving processes (default: 1)")
         parser.add_argument(
-            "--promiscuous", action="store_true", help="let everybody store, not only the configured senders"
+            "--promiscuous", action="store_true", help="accept every sender, not only the configured ones"
         )
         parser.add_argument("--tls-cert", type=Path, help="our certificate, PEM; with key and CA, TLS only")
         parser.add_argument("--tls-key", type=Path, help="its key, PEM")
@@ -48,7 +48,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--metrics-host",
             default="127.0.0.1",
-            help="address for it (default: this machine alone; there is no sign-in)",
+            help="address for the metrics (default: this machine only; metrics need no sign-in)",
         )
         parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
 
@@ -76,7 +76,7 @@ class Command(BaseCommand):
             f"{config.receiver.ae_title} receives on {config.receiver.host}:{service.port} into {config.spool.root}"
         )
         if config.promiscuous:
-            log.warning("PROMISCUOUS: everybody who reaches this port may store")
+            log.warning("PROMISCUOUS: every sender that reaches this port may store")
         elif senders is None:
             log.warning("nobody may store until the database is back to name the senders")
         elif not senders:

@@ -23,7 +23,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="where the receiver is (default: 127.0.0.1)")
         parser.add_argument("--port", type=int, default=4242)
-        parser.add_argument("--ae-title", default="IMAGETROVE", help="what the receiver is called")
+        parser.add_argument("--ae-title", default="IMAGETROVE", help="AE title of the receiver")
         parser.add_argument(
             "--timeout",
             type=float,
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--storage-box", help="name of the box to use (default: MyTARDIS's default)")
         parser.add_argument(
-            "--remove", metavar="TOKEN", help="only remove what a self-test that was killed has left"
+            "--remove", metavar="TOKEN", help="remove leftovers of a self-test that was killed, and exit"
         )
 
     def handle(self, **options: object) -> None:
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             except UnicodeEncodeError as error:  # what the shell had in another encoding
                 raise CommandError("--storage-box: not text in UTF-8.") from error
             if box_id is None:
-                raise CommandError(f"There is no storage box {options['storage_box']!r}.")
+                raise CommandError(f"Storage box {options['storage_box']!r} does not exist.")
         token = options["remove"] or new_token()
         peer = Peer(options["host"], options["port"], ae_title, calling_ae(token))
         test = SelfTest(token, peer, options["timeout"], box_id, self._tell)
@@ -61,7 +61,7 @@ class Command(BaseCommand):
         try:
             well = test.remove() if options["remove"] else test.run()
         except KeyboardInterrupt:
-            raise CommandError(f"interrupted; --remove {token} removes what may be left") from None
+            raise CommandError(f"interrupted; --remove {token} removes leftovers") from None
         finally:
             signal.signal(signal.SIGTERM, former)
         if not well:
@@ -71,5 +71,5 @@ class Command(BaseCommand):
     def _tell(self, outcome: Outcome) -> None:
         self.stdout.write(f"{outcome.step:<16} {'ok' if outcome.ok else 'FAILED':<7} {outcome.text}")
         if outcome.look_at:
-            self.stdout.write(f"{'':<16} look at: {outcome.look_at}")
+            self.stdout.write(f"{'':<16} check: {outcome.look_at}")
         self.stdout.flush()

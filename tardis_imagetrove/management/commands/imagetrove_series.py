@@ -43,7 +43,7 @@ class Command(BaseCommand):
         parser.add_argument("--why", default="", help="kept with the series; assign and discard need it")
         for one in _INPUTS.values():
             parser.add_argument(f"--{one.name}", default="", help=f"for assign: {one.help}")
-        parser.add_argument("--dry-run", action="store_true", help="only say with which series")
+        parser.add_argument("--dry-run", action="store_true", help="list the series, without changing them")
 
     def handle(
         self,

@@ -51,7 +51,7 @@ def _plain_http(one: OpenIDConfig) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"The issuer of the provider {one.name!r}, {one.issuer!r}, is plain HTTP, by which a sign-in can be read "
+            f"The issuer of the provider {one.name!r}, {one.issuer!r}, is plain HTTP: a sign-in can be read "
             "and changed on its way.",
             hint="Plain HTTP is for trying out on one machine; name the issuer by https://.",
             id="imagetrove.W113",
@@ -109,11 +109,11 @@ def _redirect(one: OpenIDConfig) -> list[CheckMessage]:
     url = split(one.redirect_uri)
     hint = f"It is the address that is registered with the provider: https://YOUR.HOST{wanted}."
     if url.path != wanted or url.query or url.fragment:
-        problem = f"is not the address of this provider's way back, which ends in {wanted}"
+        problem = f"is not the address of this provider's callback, which ends in {wanted}"
     elif not url.hostname or not validate_host(url.hostname, hosts_of_this_site()):
         problem = "names a host that is not this site's (ALLOWED_HOSTS)"
     elif url.scheme == "http" and not settings.DEBUG:
-        problem = "is plain HTTP, by which a sign-in can be read and changed on its way"
+        problem = "is plain HTTP: a sign-in can be read and changed on its way"
     else:
         try:
             if resolve(wanted.replace(get_script_prefix(), "/", 1)).func is come_back:
@@ -149,7 +149,7 @@ def _examine(one: OpenIDConfig) -> list[CheckMessage]:
         if not usable:
             raise fetching.Unusable(f"{published.jwks_uri} has no key for {' or '.join(metadata.ALGORITHMS)}")
         if not {"client_secret_basic", "client_secret_post"} & {*published.token_auth}:
-            raise fetching.Unusable("it takes neither client_secret_basic nor client_secret_post")
+            raise fetching.Unusable("it accepts neither client_secret_basic nor client_secret_post")
     except (fetching.Unreachable, fetching.Unusable) as error:
         return [
             Warning(

@@ -103,7 +103,7 @@ def _tokens(config: OpenIDConfig, published: metadata.Metadata, code: str, verif
         form |= {"client_id": config.client_id, "client_secret": secret}
     else:
         raise refusals.ProviderNotSetUp(
-            f"{config.issuer} takes neither client_secret_basic nor client_secret_post"
+            f"{config.issuer} accepts neither client_secret_basic nor client_secret_post"
         )
     answer = _asked(fetching.fetch, published.token_endpoint, "POST", data=form, **request)
     if answer.status == 200:
@@ -123,9 +123,7 @@ def _userinfo(
     if not (config.userinfo and published.userinfo_endpoint and isinstance(access_token, str)):
         return {}
     if not access_token.isascii() or not access_token.isprintable():
-        raise refusals.ProviderUnusable(
-            f"{published.token_endpoint} answers with an access token that is none"
-        )
+        raise refusals.ProviderUnusable(f"{published.token_endpoint} returns an invalid access token")
     answer = _asked(
         fetching.fetch,
         published.userinfo_endpoint,

@@ -73,7 +73,7 @@ def fetch(url: str, method: str = "GET", **request: Any) -> Answer:
         raise Unreachable(f"{url} does not answer ({type(error).__name__})") from error
     # What urllib3 and the standard library let through, of addresses and headers that are none.
     except (OSError, ValueError) as error:
-        raise Unreachable(f"{url} cannot be asked ({type(error).__name__})") from error
+        raise Unreachable(f"{url} is unreachable ({type(error).__name__})") from error
     if response.status_code >= 500:
         raise Unreachable(f"{url} answers {response.status_code}")
     if 300 <= response.status_code < 400:
@@ -83,7 +83,7 @@ def fetch(url: str, method: str = "GET", **request: Any) -> Answer:
     except (ValueError, RecursionError):
         raise Unusable(f"{url} answers {response.status_code} without JSON") from None
     if not isinstance(found, dict):
-        raise Unusable(f"{url} answers with JSON that is no object")
+        raise Unusable(f"{url} returns JSON that is not an object")
     return Answer(response.status_code, found, response.headers.get("Date", ""))
 
 
@@ -95,5 +95,5 @@ def _read(response: requests.Response, url: str, until: float) -> bytes:
         if len(content) > MAX_BYTES:
             raise Unusable(f"{url} answers with more than {MAX_BYTES} bytes")
         if time.monotonic() > until:
-            raise Unreachable(f"{url} takes more than {DEADLINE:.0f} s for its answer")
+            raise Unreachable(f"{url} does not answer within {DEADLINE:.0f} s")
     return bytes(content)

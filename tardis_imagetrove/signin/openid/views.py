@@ -169,7 +169,7 @@ def _check_issuer(request: HttpRequest, config: OpenIDConfig, needed: bool) -> N
 def _code(request: HttpRequest) -> str:
     error = request.GET.get("error")
     if error is not None:
-        said = f"the provider says {short(error)}"
+        said = f"the provider reports {short(error)}"
         if error in _PROVIDER_FAULTS:
             raise refusals.ProviderAway(said)
         raise refusals.RequestRefused(said) if error in _OUR_FAULTS else refusals.Denied(said)

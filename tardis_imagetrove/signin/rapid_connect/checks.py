@@ -85,11 +85,11 @@ def _audience(now: config.RapidConnectConfig) -> list[CheckMessage]:
     url = split(now.audience)
     ours = [f"{get_script_prefix()}{path}" for path in ADDRESSES]
     if url.scheme not in ("http", "https") or url.path not in ours or url.query or url.fragment:
-        problem = f"is not an address of ours, which end in {', '.join(ours)}"
+        problem = f"is not a callback of this site; those end in {', '.join(ours)}"
     elif url.hostname in ("example.com", None) or not validate_host(url.hostname, hosts_of_this_site()):
         problem = "names a host that is not this site's (ALLOWED_HOSTS)"
     elif url.scheme == "http" and not settings.DEBUG:
-        problem = "is plain HTTP, by which a sign-in can be read and changed on its way"
+        problem = "is plain HTTP: a sign-in can be read and changed on its way"
     else:
         return found
     found.append(
