@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.timezone import localtime
 from tardis.tardis_portal import models as portal
 
 from tardis_imagetrove import views
@@ -151,7 +152,10 @@ def test_each_file_can_be_cited_with_what_made_it(series, owner_client):
     cited = html.unescape(re.search(r'id="imagetrove-citation">([^<]+)<', part)[1])
     archive = series.archives.get()
     assert f"SeriesInstanceUID {series.series_uid}" in cited
-    assert f"archive version 1 of {archive.created:%-d %b %Y}, 6 instances, SHA-512 {archive.sha512}" in cited
+    assert (
+        f"archive version 1 of {localtime(archive.created):%-d %b %Y}, 6 instances, SHA-512 {archive.sha512}"
+        in cited
+    )
     assert f"http://testserver{address(series)}" in cited
     for file in files_of(series):
         assert f"\n{file.filename}\n" in cited and f"  SHA-512 {file.sha512sum}" in cited
