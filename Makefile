@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 NIIVUE := tardis_imagetrove/static/tardis_imagetrove/niivue
 
-.PHONY: score-deidentification bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
+.PHONY: bench-flat score-deidentification bench-hostile bench-kills fuzz demo test send lint wheel bench bench-receiver bench-convert viewer viewer-if-possible clean
 
 # More than cores: many tests wait for processes of theirs.
 IN_PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) + 2))') --dist worksteal
@@ -76,6 +76,10 @@ wheel: $(LINT) viewer
 # Our conversion against the original's tools (minc-tools, zip), the way to the page, and two workers against one.
 bench-convert: $(INSTALLED)
 	@$(RUN) benchmarks/convert.py $(if $(QUICK),--slices 40 --rounds 1) $(if $(JSON),--json "$(JSON)")
+
+# Pages and lists with very many generated series on a PostgreSQL of its own: make bench-flat SERIES=1000000
+bench-flat: $(INSTALLED)
+	@$(RUN) benchmarks/flat.py $(if $(SERIES),--series $(SERIES)) $(if $(JSON),--json "$(JSON)")
 
 # Our images against references of real scanner data, in the layout of dcm2niix's validation repositories:
 # make fidelity DIR=/path/to/dcm_qa_nih [JSON=report.json]

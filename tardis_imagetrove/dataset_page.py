@@ -237,6 +237,14 @@ def outputs_of(dataset_id: int):  # noqa: ANN201 (a queryset)
     )
 
 
+def pictured(series_ids: Collection[int]) -> set[int]:
+    """Those series of which there is a picture, for whoever may see it."""
+    found = FilterOutput.objects.filter(
+        kind__in=_shown_as(Shown.PICTURE), run__archive__series__in=series_ids
+    )
+    return set(found.order_by().values_list("run__archive__series", flat=True))
+
+
 def thumbnails(
     request: HttpRequest, dataset_id: int, series_ids: Collection[int] | None = None
 ) -> dict[int, str]:

@@ -714,6 +714,9 @@ class Series(HasReasons, models.Model):
         indexes = [
             models.Index(fields=("state", "-modified", "-id"), name="imagetrove_series_state"),
             models.Index(fields=("-modified", "-id"), name="imagetrove_series_newest"),
+            models.Index(fields=("-created", "-id"), name="imagetrove_series_created"),
+            models.Index(fields=("modality",), name="imagetrove_series_modality"),
+            models.Index(fields=("reason_code",), name="imagetrove_series_reason"),
         ]
         constraints = [
             models.UniqueConstraint(

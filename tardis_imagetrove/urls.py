@@ -10,6 +10,7 @@ urlpatterns = [
     path("", views.SeriesListView.as_view(), name="index"),
     path("mine/", views.MineView.as_view(), name="mine"),
     path("scans/", views.ScansView.as_view(), name="scans"),
+    path("thumbnail/<int:pk>/", views.ThumbnailView.as_view(), name="thumbnail"),
     path("downloads/", views.ChooseDownloadView.as_view(), name="choose-download"),
     path("downloads/<uuid:token>/", views.DownloadView.as_view(), name="download"),
     path("downloads/<uuid:token>/scans.tar", views.TarView.as_view(), name="download-tar"),

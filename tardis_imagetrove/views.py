@@ -19,7 +19,7 @@ from django.views.decorators.cache import never_cache
 from django.views.generic import ListView, TemplateView, View
 from tardis.tardis_portal.views.pages import DatasetView
 
-from .dataset_page import gather, outputs_of, thumbnails
+from .dataset_page import gather, outputs_of, pictured, thumbnails
 from .errors import ImageTroveError, PermanentError
 from .models import Audit, InstrumentConfiguration, ScanDownload, Series
 from .mytardis import mytardis
@@ -27,6 +27,7 @@ from .mytardis.reading import experiments_of, parameter_sets_for, pictures_other
 from .operations import bids, board, downloads, scans
 from .operations.actions import ACTIONS, Action, NotPossible, do_all
 from .operations.audit import open_findings
+from .operations.large import CappedPaginator
 from .operations.mine import DAYS, mine
 from .operations.status import spool_problems
 from .tasks import open_spool
@@ -79,6 +80,7 @@ class ScansView(LoginRequiredMixin, ListView):
     model = Series
     template_name = "tardis_imagetrove/scans.html"
     paginate_by = 50
+    paginator_class = CappedPaginator
 
     def get_queryset(self):  # noqa: ANN201 (a queryset)
         self.search = scans.Search.of(self.request.GET)
@@ -87,18 +89,13 @@ class ScansView(LoginRequiredMixin, ListView):
     def get_context_data(self, **kwargs: object) -> dict[str, object]:
         context = super().get_context_data(**kwargs)
         page = list(context["object_list"])
-        by_dataset: dict[int, list[int]] = {}
-        for series in page:
-            by_dataset.setdefault(series.dataset_key.dataset_id, []).append(series.pk)
-        pictures: dict[int, str] = {}
-        for dataset_id, ids in by_dataset.items():
-            pictures.update(thumbnails(self.request, dataset_id, ids))
-        titles = experiments_of(by_dataset, mytardis().visible_experiments(self.request.user))
+        datasets = {one.dataset_key.dataset_id for one in page}
+        titles = experiments_of(datasets, mytardis().visible_experiments(self.request.user))
         return {
             **context,
-            "rows": [
-                (one, pictures.get(one.pk, ""), titles.get(one.dataset_key.dataset_id, ())) for one in page
-            ],
+            "rows": [(one, titles.get(one.dataset_key.dataset_id, ())) for one in page],
+            # Whether a visitor may have a picture is asked where it is fetched: here it would be asked for each dataset.
+            "pictured": pictured([one.pk for one in page]),
             "search": self.search,
             "own_query": self.search.query(),
             "measures": scans.choices(),
@@ -107,6 +104,19 @@ class ScansView(LoginRequiredMixin, ListView):
             "kinds": downloads.kinds(),
             "imagetrove_style": static_url("tardis_imagetrove/dataset.css"),
         }
+
+
+@method_decorator(never_cache, name="dispatch")
+class ThumbnailView(LoginRequiredMixin, View):
+    """Leads to MyTARDIS's thumbnail of a series' newest picture, for whoever may have it."""
+
+    http_method_names = ("get",)
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        series = get_object_or_404(scans.visible(request.user).select_related("dataset_key"), pk=pk)
+        if address := thumbnails(request, series.dataset_key.dataset_id, [pk]).get(pk):
+            return redirect(address)
+        raise Http404
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -245,6 +255,7 @@ class SeriesListView(ForStaff, ListView):
     model = Series
     template_name = "tardis_imagetrove/series_list.html"
     paginate_by = 50
+    paginator_class = CappedPaginator
 
     @property
     def search(self) -> board.Search:

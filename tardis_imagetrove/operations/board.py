@@ -22,6 +22,7 @@ from ..models import Event, Series
 from ..spool import Spool, Trashed
 from ..uids import is_uid
 from .actions import Action, possible
+from .large import distinct
 from .status import duration
 
 S = Series.State
@@ -145,9 +146,8 @@ class Search:
 
 
 def choices(name: str) -> list[str]:
-    """The values that a field of series in the spool has, for a list to choose from."""
-    values = Series.objects.exclude(**{name: ""}).order_by(name).values_list(name, flat=True).distinct()
-    return list(values[:100])
+    """The values that a field of series has, for a list to choose from."""
+    return distinct(Series, name)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from tardis.tardis_portal import models as portal
 
 from tardis_imagetrove.conversion.run import run_filter
 from tardis_imagetrove.ingest.series import ingest_series
-from tardis_imagetrove.models import Series
+from tardis_imagetrove.models import Archive, DatasetKey, FilterOutput, FilterRun, Series
+from tardis_imagetrove.mytardis import mytardis
+from tardis_imagetrove.operations.large import CappedPaginator, distinct
 from tardis_imagetrove.operations.scans import Search
 
 from ..conftest import configure, deliver, phantom, series_uid
@@ -151,3 +155,58 @@ def test_an_address_keeps_what_was_asked():
     asked = {"q": "a b", "measure": "EchoTime", "least": "0.5", "since": "2026-01-01", "order": "oldest"}
     search = Search.of(asked)
     assert search.query() == "q=a+b&measure=EchoTime&least=0.5&since=2026-01-01&order=oldest"
+
+
+def test_a_thumbnail_is_for_whoever_may_have_the_picture(series, member, scratch, django_user_model):
+    address = reverse("tardis_imagetrove:thumbnail", args=[series.pk])
+    assert address not in page(member) and member.get(address).status_code == 404
+    archive = series.archives.get()
+    run_filter(FilterRun.objects.create(archive=archive, filter="picture").pk, scratch, 60)
+    picture = FilterOutput.objects.get(kind="Picture").datafile
+    assert f'src="{address}"' in page(member)
+    led = member.get(address)
+    assert led.status_code == 302 and f"/{picture.pk}/" in led["Location"]
+    assert member.get(led["Location"]).status_code == 200
+    stranger = person(django_user_model, "stranger", "Project 54321")
+    assert stranger.get(address).status_code == 404
+    picture.file_objects.update(verified=False)
+    assert member.get(address).status_code == 404
+
+
+def test_many_datasets_take_no_more_queries_than_one(series, member):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as caught:
+            page(member)
+        return len(caught)
+
+    queries()  # what is remembered from the first page on is not counted
+    few = queries()
+    key = series.dataset_key
+    archive = series.archives.get()
+    for number in range(30):
+        dataset = portal.Dataset.objects.create(description=f"dataset {number}")
+        dataset.experiments.add(key.experiment_key.experiment)
+        other = DatasetKey.objects.create(key=str(number), experiment_key=key.experiment_key, dataset=dataset)
+        another = Series.objects.create(
+            series_uid=f"1.2.{number}", dataset_key=other, directory="1", modality="CT", state="done"
+        )
+        datafile = portal.DataFile.objects.create(dataset=dataset, filename="a", size=1, md5sum="0" * 32)
+        Archive.objects.create(
+            series=another, version=1, datafile=datafile, sha512=archive.sha512, instance_count=1
+        )
+        mytardis().inherit_dataset_access(key.experiment_key.experiment_id, dataset.pk)
+    assert "31 series" in page(member)
+    assert queries() == few <= 15
+
+
+def test_more_than_can_be_paged_through_is_said(series, member, monkeypatch):
+    monkeypatch.setattr(CappedPaginator, "MOST", 0)
+    assert "more than 0 series" in page(member)
+
+
+def test_the_values_of_a_column_are_listed_once_and_in_order(owner):
+    for number, modality in enumerate(["PT", "MR", "", "MR", "CT", "PT"]):
+        Series.objects.create(series_uid=f"1.{number}", modality=modality)
+    assert distinct(Series, "modality") == ["CT", "MR", "PT"]
+    assert distinct(Series, "modality", most=2) == ["CT", "MR"]
+    assert distinct(Series, "reason_code") == []
