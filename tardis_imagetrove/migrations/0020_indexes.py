@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tardis_imagetrove", "0018_audit_findings"),
+        ("tardis_imagetrove", "0019_plain_help_texts"),
     ]
 
     operations = [
