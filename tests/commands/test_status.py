@@ -232,7 +232,7 @@ def test_with_the_database_away_the_spool_is_still_told(site, tmp_path):
     done = subprocess.run(command, cwd=HOST, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "2 files of 1 series" in done.stdout
-    assert "the database cannot be asked: unable to open database file" in done.stdout
+    assert "the database is unreachable: unable to open database file" in done.stdout
 
 
 @pytest.mark.parametrize("folder", [None, "/nowhere/at/all"])
@@ -253,7 +253,7 @@ def test_with_the_broker_away_the_rest_is_still_told(site, monkeypatch):
     monkeypatch.setattr(type(tardis_app), "connection_for_write", away)
     code, said = run()
     assert code == 1
-    assert "PROBLEM the broker cannot be reached: " in said
+    assert "PROBLEM the broker is unreachable: " in said
     assert "Connection refused" in said
     assert "Series: none" in said
     code, said = run("--json")
