@@ -270,7 +270,7 @@ def test_a_worker_that_was_overtaken_records_nothing(runs, scratch, monkeypatch)
 
 def test_a_filter_that_the_site_no_longer_has_is_named(runs, scratch, settings):
     settings.IMAGETROVE = {**settings.IMAGETROVE, "FILTERS": []}
-    assert "no filter 'counting'" in do(runs["counting"], scratch).reason
+    assert "filter 'counting' is not in" in do(runs["counting"], scratch).reason
 
 
 def test_a_damaged_archive_waits_for_the_box_and_says_which_file(runs, scratch):
