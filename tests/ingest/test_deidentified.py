@@ -932,7 +932,7 @@ def test_burned_in_names_are_blacked_out_by_a_rule_that_was_tried_and_approved(
     rule.regions = [[0, 0, 1, 1]]
     rule.save()
     assert (rule.approved, rule.approved_by) == (None, "")
-    assert b"No held image fits this rule" in client.get(page).content
+    assert b"No held image matches this rule" in client.get(page).content
     assert client.post(page).status_code == 200
     rule.refresh_from_db()
     assert rule.approved is None
