@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,27 +318,40 @@ def _add(
     return Taken(file.path, file.size, file.changed, added.uid, added.item, added.sha256, part)
 
 
+#: What decompressors raise over damaged data; gzip and bzip2 an OSError without a number.
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
+
+
+def _demand_damage(error: Exception) -> None:
+    """Raise what is the disk's or the mount's trouble, which may pass, and not the file's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
 def _take_zip(
     opened: IO[bytes], file: File, spool: Spool, announce: Announce, refused: Callable[[str, str], Taken]
 ) -> Iterator[Taken]:
+    count = 0
     try:
         with zipfile.ZipFile(opened) as archive:
             for info in archive.infolist():
                 if info.is_dir():
                     continue
+                count += 1
                 if info.flag_bits & 1:
                     yield refused("encrypted", info.filename)
                     continue
                 try:
                     with archive.open(info) as part:
                         yield _take_part(part, info.filename, info.file_size, file, spool, announce, refused)
-                except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+                except (zipfile.BadZipFile, NotImplementedError, ValueError, *_DAMAGED) as error:
+                    _demand_damage(error)
                     yield refused(f"damaged in the ZIP file ({error})", info.filename)
     except zipfile.BadZipFile as error:
         yield refused(f"a damaged ZIP file ({error})", "")
     else:
-        if not archive.infolist():
-            yield refused("an empty ZIP file", "")
+        if not count:
+            yield refused("a ZIP file without files", "")
 
 
 def _take_tar(
@@ -346,17 +361,18 @@ def _take_tar(
     try:
         with tarfile.open(path) as archive:
             for info in archive:
-                count += 1
                 if not info.isfile():
                     continue
+                count += 1
                 part = archive.extractfile(info)
                 if part is not None:
                     yield _take_part(part, info.name, info.size, file, spool, announce, refused)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, *_DAMAGED) as error:
+        _demand_damage(error)
         yield refused(f"a damaged TAR file ({error})", "")
         return
     if not count:
-        yield refused("an empty TAR file", "")
+        yield refused("a TAR file without files", "")
 
 
 def _take_part(

@@ -105,6 +105,8 @@ class FolderWatcher:
                 self._look(source, stop)
             except (ImageTroveError, OSError) as error:
                 self._say(source.key, str(error))
+            except Exception as error:
+                self._say_unexpected(source.key, error)
             else:
                 self._say(source.key, "")
                 self._report(UnitStatus(source.key, "", "looked"))
@@ -120,6 +122,13 @@ class FolderWatcher:
             self._report(UnitStatus(key, unit, "trouble" if words else "well", words))
         self._trouble[key, unit] = words
 
+    def _say_unexpected(self, key: str, error: Exception, unit: str = "") -> None:
+        """Say a mistake of ours, which stops nothing that is next to it; with its place, once."""
+        words = f"unexpected error: {type(error).__name__}: {error}"
+        if words != self._trouble.get((key, unit), ""):
+            log.error("folder source %s: %s", key, unit or "-", exc_info=error)
+        self._say(key, words, unit)
+
     def _look(self, source: Source, stop: threading.Event | None) -> None:
         tracker = self._trackers.setdefault(source.key, StabilityTracker(self._clock))
         seen = set()
@@ -133,6 +142,8 @@ class FolderWatcher:
                 raise  # no other unit can be taken either
             except (ImageTroveError, OSError) as error:
                 self._say(source.key, str(error), unit.name)
+            except Exception as error:
+                self._say_unexpected(source.key, error, unit.name)
             else:
                 self._say(source.key, "", unit.name)
         tracker.forget_others(seen)

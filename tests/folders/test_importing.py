@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -138,3 +141,67 @@ def test_a_source_outside_the_allowed_roots_is_refused(tmp_path):
     assert check_root(tmp_path / "a", [tmp_path]) == Path(tmp_path / "a").resolve()
     with pytest.raises(OutsideRoots, match="FOLDER_ROOTS"):
         check_root(tmp_path / "a" / "..", [tmp_path / "a"])
+
+
+def packed(kind: str, content: bytes) -> bytes:
+    """A ZIP or TAR of one DICOM file, or of none, as ``kind`` says."""
+    out = io.BytesIO()
+    if kind.startswith("zip"):
+        method = {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}.get(kind[4:], zipfile.ZIP_DEFLATED)
+        with zipfile.ZipFile(out, "w", method) as archive:
+            archive.writestr("a/", b"")
+            if kind != "zip of folders":
+                archive.writestr("a/one.dcm", content)
+        return out.getvalue()
+    with tarfile.open(
+        fileobj=out, mode={"gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(kind[4:], "w")
+    ) as archive:
+        info = tarfile.TarInfo("one.dcm")
+        if kind == "tar of links":
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(info)
+        elif kind != "tar of nothing":
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("zip of folders", "a ZIP file without files"),
+        ("tar of links", "a TAR file without files"),
+        ("tar of nothing", "a TAR file without files"),
+        ("zip deflate", "damaged in the ZIP file"),
+        ("zip bzip2", "damaged in the ZIP file"),
+        ("zip lzma", "damaged in the ZIP file"),
+        ("tar gz", "a damaged TAR file"),
+        ("tar bz2", "not a DICOM file"),  # its only block, which has the header too
+        ("tar xz", "a damaged TAR file"),
+    ],
+)
+def test_a_packed_file_that_is_empty_or_damaged_is_named_and_stops_nothing(spool, tmp_path, kind, words):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (good,) = oblique_mr_series(tmp_path, slices=1)
+    content = bytearray(packed(kind, good.read_bytes()))
+    if " of " not in kind:
+        middle = len(content) // 2
+        content[middle : middle + 200] = bytes(value ^ 0x5A for value in content[middle : middle + 200])
+    (folder / "a-packed").write_bytes(content)
+    (folder / "b-good.dcm").write_bytes(good.read_bytes())
+    done = import_unit(Source("s", folder), unit_of(folder), spool, Journal(tmp_path / "journal"))
+    assert [entry.path for entry in done.taken] == ["b-good.dcm"] and not done.unstable
+    (reason,) = done.left_out.values()
+    assert words in reason
+
+
+def test_a_packed_file_that_ends_too_early_is_named(spool, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (good,) = oblique_mr_series(tmp_path, slices=1)
+    whole = gzip.compress(gzip.decompress(packed("tar gz", good.read_bytes())))
+    (folder / "short.tar.gz").write_bytes(whole[: len(whole) // 2])
+    done = import_unit(Source("s", folder), unit_of(folder), spool, Journal(tmp_path / "journal"))
+    assert not done.taken and not done.unstable
+    assert any("damaged TAR file" in reason for reason in done.left_out.values())

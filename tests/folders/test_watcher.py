@@ -339,3 +339,26 @@ def test_a_full_spool_stops_a_look_and_nothing_is_lost(make, monkeypatch):
     site.spool.reserve_bytes = 0
     site.look()
     assert site.spooled() == 6
+
+
+def test_a_mistake_of_ours_over_one_entry_stops_no_other(make, caplog):
+    site = make()
+    site.study("a-bad")
+    site.study("b-good", slices=2)
+    broken = iter([True])
+
+    def announce(key, uid):
+        if next(broken, False):
+            raise RuntimeError("a mistake")
+
+    site.watcher._announce = announce
+    for _ in range(3):
+        site.look()
+    assert site.spooled() >= 2
+    told = [status for status in site.told if status.state == "trouble"]
+    assert [(status.unit, status.text) for status in told] == [
+        ("a-bad", "unexpected error: RuntimeError: a mistake")
+    ]
+    assert "Traceback" in caplog.text
+    site.look()
+    assert site.spooled() == 5  # once the mistake is over, it goes on by itself
