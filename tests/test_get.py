@@ -220,7 +220,7 @@ def test_names_that_would_leave_the_folder_are_refused(site, tmp_path, capsys, n
 @pytest.mark.parametrize(
     ("address", "key", "words"),
     [
-        ("ftp://x/y", "ada:key", "is no address"),
+        ("ftp://x/y", "ada:key", "is not a web address"),
         ("http://mytardis.example.edu/x", "ada:key", "anybody on the way can read your key"),
         ("https://localhost/x", "", "set IMAGETROVE_KEY"),
         ("http://localhost:1/x", "ada:key", "in a row"),

@@ -219,7 +219,7 @@ def test_a_rule_comes_before_all(project):
         ("ProtocolName ~ ( => anat/T1w", "regular expression"),
         ("ProtocolName ~ x => anat/T9w", "BIDS has no anat/T9w"),
         ("ProtocolName ~ x => func/bold", "needs task-"),
-        ("ProtocolName ~ x => anat/T1w dir-AP", "takes no dir-"),
+        ("ProtocolName ~ x => anat/T1w dir-AP", "BIDS does not allow dir-"),
         ("ProtocolName ~ x => anat/T1w foo-AP", "not an entity"),
         ("ProtocolName ~ x => anat/T1w acq-{x}", "named group"),
         ("ProtocolName ~ x => anat/T1w EchoTime=abc", "JSON"),

@@ -356,7 +356,7 @@ def test_a_comment_among_the_tiles_of_a_picture_is_refused(tmp_path, pseudonyms)
         ({"SOPClassUID": SecondaryCaptureImageStorage}, "does not say that there are none"),
         ({"ConversionType": "WSD"}, "captured from a screen"),
         ({"SOPClassUID": EncapsulatedPDFStorage}, "Encapsulated PDF"),
-        ({"SOPClassUID": "1.3.12.2.1107.5.9.1"}, "no safe copy can be made"),
+        ({"SOPClassUID": "1.3.12.2.1107.5.9.1"}, "cannot be copied safely"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, "Siemens mosaic"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"]}, "United Imaging"),
     ],
