@@ -244,7 +244,10 @@ def test_series_are_found_by_state_uid_and_instrument(people, ingest, projects, 
     assert listed(people["member"], "?state=held") == []
     wrong = staff.get(f"{SERIES}?state=hold")
     assert wrong.status_code == 400
-    assert "unknown state 'hold'; the states are receiving, queued, ingesting, waiting, held" in wrong.content.decode()
+    assert (
+        "unknown state 'hold'; the states are receiving, queued, ingesting, waiting, held"
+        in wrong.content.decode()
+    )
 
 
 @pytest.mark.parametrize(

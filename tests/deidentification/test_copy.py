@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import nibabel
+import nibabel.nicom.csareader
 import numpy as np
 import pydicom
 import pytest
