@@ -165,7 +165,7 @@ def test_a_project_that_somebody_else_made_is_not_shown_the_titles_of_scans(
     assert page.status_code == 200
     assert b"of the maker" in page.content and b"PHANTOM" not in page.content.upper()
     assert series.state == Series.State.HELD
-    assert "the project 'Project 12345' was made by squatter" in series.reason
+    assert "the project 'Project 12345' was created by squatter" in series.reason
     assert len(spool.files(series.series_uid)) == 2
 
     project.name = "somebody else's"
