@@ -41,16 +41,24 @@ class Browser:
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
-        websocket = pytest.importorskip("websocket", reason="websocket-client is not installed")
-        program = shutil.which("chromium") or shutil.which("chromium-browser")
-        if program is None:
+        self._websocket = pytest.importorskip("websocket", reason="websocket-client is not installed")
+        self._program = shutil.which("chromium") or shutil.which("chromium-browser")
+        if self._program is None:
             pytest.skip("Chromium is not installed")
         self.trouble: list[str] = []
         self.requested: list[str] = []
         self._count = 0
+        self._folder, self._options = folder, options
+        self._set: list[tuple[str, dict[str, object]]] = []
+        self._went = False
+        self._start()
+        self.resize(1280, 1000)
+
+    def _start(self) -> None:
+        folder, options = self._folder, self._options
         self._process = subprocess.Popen(
             [
-                program,
+                self._program,
                 *("--headless", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
                 *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
                 *("--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={folder}"),
@@ -68,10 +76,9 @@ class Browser:
         port = said.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=30) as answer:
             tab = next(tab for tab in json.load(answer) if tab["type"] == "page")
-        self._socket = websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=120)
+        self._socket = self._websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=120)
         for domain in ("Page", "Network", "Runtime"):
             self.call(f"{domain}.enable")
-        self.resize(1280, 1000)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -105,18 +112,32 @@ class Browser:
             self.trouble.append(f"{said['response']['status']} {said['response']['url']}")
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=mobile,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self._setting("Emulation.setDeviceMetricsOverride", size)
 
     def cookie(self, name: str, value: str, url: str) -> None:
-        self.call("Network.setCookie", name=name, value=value, url=url)
+        self._setting("Network.setCookie", {"name": name, "value": value, "url": url})
+
+    def _setting(self, method: str, parameters: dict[str, object]) -> None:
+        self._set.append((method, parameters))
+        self.call(method, **parameters)
 
     def go(self, url: str) -> None:
+        try:
+            self._go(url)
+        except (self._websocket.WebSocketConnectionClosedException, ConnectionError):
+            # On a busy machine Chromium falls over now and then while it starts, which is no fault of the page.
+            if self._went:
+                raise
+            self.close()
+            (self._folder / "DevToolsActivePort").unlink(missing_ok=True)
+            self._start()
+            for method, parameters in self._set:
+                self.call(method, **parameters)
+            self._go(url)
+        self._went = True
+
+    def _go(self, url: str) -> None:
         self.call("Page.navigate", url=url)
         self.wait(f"location.href == {json.dumps(url)} && document.readyState == 'complete'")
 
